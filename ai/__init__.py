@@ -1,0 +1,1 @@
+"""Rules and skills for AI assistants, as they are installed."""

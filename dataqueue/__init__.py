@@ -1,0 +1,113 @@
+"""Background jobs on the database you already run.
+
+Start with :class:`JobQueue`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dataqueue.definitions import JobDefinition
+    from dataqueue.errors import (
+        ConfigError,
+        DataQueueError,
+        InvalidJob,
+        InvalidPayload,
+        JobCancelled,
+        JobFailed,
+        JobNotFound,
+        LeaseLost,
+        ResultTimeout,
+        SchemaError,
+        StoreUnavailable,
+        UnknownJobType,
+        WrongLoop,
+    )
+    from dataqueue.events import Hook
+    from dataqueue.jobs import AddedJobs, ErrorEntry, Job, JobEvent, JobHandle, JobPage, JobStatus
+    from dataqueue.options import JobDefaults, JobOptions, NewJob
+    from dataqueue.queue import JobQueue
+    from dataqueue.sync import SyncJobHandle, SyncJobQueue
+    from dataqueue.tls import TLS
+    from dataqueue.worker.context import JobContext, SyncJobContext
+    from dataqueue.worker.processor import DrainResult, Processor, ProcessorOptions
+
+_WHERE = {
+    "definitions": ("JobDefinition",),
+    "errors": (
+        "ConfigError",
+        "DataQueueError",
+        "InvalidJob",
+        "InvalidPayload",
+        "JobCancelled",
+        "JobFailed",
+        "JobNotFound",
+        "LeaseLost",
+        "ResultTimeout",
+        "SchemaError",
+        "StoreUnavailable",
+        "UnknownJobType",
+        "WrongLoop",
+    ),
+    "events": ("Hook",),
+    "jobs": ("AddedJobs", "ErrorEntry", "Job", "JobEvent", "JobHandle", "JobPage", "JobStatus"),
+    "options": ("JobDefaults", "JobOptions", "NewJob"),
+    "queue": ("JobQueue",),
+    "sync": ("SyncJobHandle", "SyncJobQueue"),
+    "tls": ("TLS",),
+    "worker.context": ("JobContext", "SyncJobContext"),
+    "worker.processor": ("DrainResult", "Processor", "ProcessorOptions"),
+}
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [  # noqa: PLE0604
+    "TLS",
+    "AddedJobs",
+    "ConfigError",
+    "DataQueueError",
+    "DrainResult",
+    "ErrorEntry",
+    "Hook",
+    "InvalidJob",
+    "InvalidPayload",
+    "Job",
+    "JobCancelled",
+    "JobContext",
+    "JobDefaults",
+    "JobDefinition",
+    "JobEvent",
+    "JobFailed",
+    "JobHandle",
+    "JobNotFound",
+    "JobOptions",
+    "JobPage",
+    "JobQueue",
+    "JobStatus",
+    "LeaseLost",
+    "NewJob",
+    "Processor",
+    "ProcessorOptions",
+    "ResultTimeout",
+    "SchemaError",
+    "StoreUnavailable",
+    "SyncJobContext",
+    "SyncJobHandle",
+    "SyncJobQueue",
+    "UnknownJobType",
+    "WrongLoop",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name when it is first used, so that ``import dataqueue`` stays fast."""
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'dataqueue' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"dataqueue.{module}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,344 @@
+"""The port between the queue and worker on one side and a store on the other.
+
+A backend keeps jobs and moves them between states; it decides nothing else. Everything here is
+stated once, in ``tests/conformance``, and every backend does the same.
+
+A *lease* is what makes an attempt the owner of its job: a number given at the claim and never again.
+Each write of an attempt names job and lease, and changes nothing if the lease is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Protocol, TypeAlias
+
+from dataqueue.jobs import FailureReason, Job, JobEvent, JobStatus, TagMode
+from dataqueue.options import JobSpec
+
+Added: TypeAlias = tuple[int, bool]
+"""Job id, and whether this call created it."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Conditions that must all hold. Empty means every job. Ranges are inclusive of their lower end."""
+
+    statuses: tuple[JobStatus, ...] = ()
+    job_types: tuple[str, ...] = ()
+    priority: int | None = None
+    tags: tuple[str, ...] | None = None
+    """None for no condition; empty is a set of its own (``exact``: untagged jobs, ``any``: none)."""
+    tag_mode: TagMode = "all"
+    run_after: datetime | None = None
+    run_before: datetime | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker as the store knows it. ``lease_seconds`` is how long it may be silent."""
+
+    id: str
+    host: str
+    pid: int
+    job_types: tuple[str, ...]
+    concurrency: int
+    version: str
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A worker's row, read back."""
+
+    id: str
+    host: str
+    pid: int
+    job_types: tuple[str, ...]
+    concurrency: int
+    version: str
+    started_at: datetime
+    last_heartbeat_at: datetime
+    lease_expires_at: datetime
+    alive: bool
+    running: int
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A job that this worker now owns. ``payload`` is JSON text; ``attempts`` counts this attempt."""
+
+    id: int
+    lease_id: int
+    job_type: str
+    payload: str
+    attempts: int
+    max_attempts: int
+    priority: int
+    timeout_ms: int | None
+    retry_delay: int | None
+    retry_backoff: bool | None
+    retry_delay_max: int | None
+    tags: list[str] | None
+    created_at: datetime
+    run_at: datetime
+
+
+Held: TypeAlias = tuple[int, int]
+"""Job id and lease id."""
+
+
+@dataclass(slots=True)
+class Completed:
+    """The handler is done. ``output`` is JSON text, None to leave the stored output as it is."""
+
+    id: int
+    lease_id: int
+    output: str | None = None
+
+
+@dataclass(slots=True)
+class Failed:
+    """The attempt failed. ``retry_ms`` None means for good."""
+
+    id: int
+    lease_id: int
+    message: str
+    reason: FailureReason
+    retry_ms: int | None
+    error_type: str | None = None
+    frame: str | None = None
+    """Where it was raised: ``file.py:12 function``."""
+
+
+@dataclass(slots=True)
+class Cancelled:
+    """A cancel that was asked for has reached the handler, and the attempt is over."""
+
+    id: int
+    lease_id: int
+
+
+@dataclass(slots=True)
+class Released:
+    """Claimed, but not to be finished here: not begun, or interrupted by a shutdown. Costs no attempt."""
+
+    id: int
+    lease_id: int
+
+
+Outcome: TypeAlias = Completed | Failed | Cancelled | Released
+
+
+@dataclass(slots=True)
+class Cycle:
+    """Answer of :meth:`Backend.cycle`.
+
+    ``lost`` are the outcomes that changed nothing, because their lease was lost. ``next_due_ms`` is
+    when the earliest delayed job of the claimed types falls due, None for none known.
+    """
+
+    jobs: list[Claimed]
+    lost: list[Held]
+    next_due_ms: float | None = None
+
+
+@dataclass(slots=True)
+class Reclaimed:
+    """A job taken from a worker that fell silent.
+
+    ``status`` is what became of it: ``pending`` again, ``failed`` if that was its last attempt,
+    ``cancelled`` if that was asked for meanwhile.
+    """
+
+    id: int
+    job_type: str
+    worker: str
+    status: JobStatus
+
+
+@dataclass(slots=True)
+class Pulse:
+    """Answer to a heartbeat: which of the jobs named in it are no longer ours, or are to be cancelled."""
+
+    lost: list[Held]
+    cancelled: list[Held]
+
+
+ChangeResult = Literal["changed", "requested", "unchanged", "missing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Counts of the queue. ``by_type`` maps a job type to its counts by status.
+
+    On a table of millions, completed jobs are not counted by type but estimated in all:
+    ``estimated_completed`` is None where every count is exact.
+    """
+
+    by_type: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    estimated_completed: int | None = None
+    oldest_ready_seconds: float | None = None
+    workers: list[WorkerRecord] = field(default_factory=list[WorkerRecord])
+
+    @property
+    def by_status(self) -> dict[str, int]:
+        total: dict[str, int] = {}
+        if self.estimated_completed is not None:
+            total["completed"] = self.estimated_completed
+        for counts in self.by_type.values():
+            for status, count in counts.items():
+                total[status] = total.get(status, 0) + count
+        return total
+
+    @property
+    def unhandled_types(self) -> list[str]:
+        """Types with work that no live worker takes."""
+        handled = {name for worker in self.workers if worker.alive for name in worker.job_types}
+        return sorted(
+            name
+            for name, counts in self.by_type.items()
+            if (counts.get("pending") or counts.get("waiting")) and name not in handled
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of ``dataqueue doctor``: a check, how it went, and how to mend it."""
+
+    check: str
+    level: Literal["ok", "warning", "error"]
+    message: str
+    fix: str | None = None
+
+
+class Heart(Protocol):
+    """Renews a worker's lease from a thread, over a connection of its own. Blocking; never shared."""
+
+    def beat(self, worker: WorkerInfo, held: Sequence[Held]) -> Pulse:
+        """Renew the lease (re-registering a worker that was forgotten), and ask about ``held``.
+
+        Raises:
+            StoreUnavailable: the store did not answer; the next beat connects anew.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+Topic = Literal["work", "finished", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A wake-up. ``ids`` are the jobs concerned, empty when unknown (look at everything)."""
+
+    topic: Topic
+    ids: tuple[int, ...] = ()
+
+
+class Backend(Protocol):
+    """A store. Methods may be called concurrently; each is one atomic change unless it says otherwise."""
+
+    name: str
+
+    async def open(self) -> None:
+        """Connect and check that the schema fits this package.
+
+        Raises:
+            StoreUnavailable, SchemaError
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+    async def migrate(self, *, shared: bool = False) -> list[str]:
+        """Create or upgrade the tables; the names of the steps that were applied."""
+        ...
+
+    def location(self) -> str:
+        """Where the store is, for messages: never a password."""
+        ...
+
+    async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
+        """Store jobs and their ``added`` events, all or none, in order. ``conn``: the caller's transaction."""
+        ...
+
+    def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
+        """As :meth:`add` for any number, read as it goes; still all or none."""
+        ...
+
+    async def get_job(self, job_id: int) -> Job | None: ...
+
+    async def list_jobs(
+        self, where: JobFilter, limit: int, before_id: int | None, offset: int
+    ) -> list[Job]: ...
+
+    async def list_events(self, job_id: int) -> list[JobEvent]: ...
+
+    async def finished(self, job_ids: Sequence[int]) -> dict[int, bool]:
+        """For each id that exists, whether the job is finished."""
+        ...
+
+    async def cancel(self, job_id: int) -> ChangeResult: ...
+
+    async def retry(self, job_id: int, force: bool) -> ChangeResult: ...
+
+    async def stats(self) -> Stats: ...
+
+    async def doctor(self) -> list[Finding]: ...
+
+    async def list_workers(self) -> list[WorkerRecord]: ...
+
+    # -- what a worker needs --------------------------------------------------------------------
+
+    async def register_worker(self, worker: WorkerInfo) -> bool:
+        """Make the worker known. False if a live worker has this id already."""
+        ...
+
+    async def unregister_worker(self, worker_id: str) -> None: ...
+
+    def heart(self) -> Heart: ...
+
+    async def cycle(
+        self,
+        worker_id: str,
+        outcomes: Sequence[Outcome],
+        job_types: Sequence[str],
+        limit: int,
+        promote: bool,
+    ) -> Cycle:
+        """Record outcomes, then claim up to ``limit`` due jobs, best first; one round trip.
+
+        Outcomes and claim are separate changes: a claim that fails leaves the outcomes recorded.
+        ``promote`` looks for delayed jobs that have fallen due, too, and fills ``next_due_ms``.
+        """
+        ...
+
+    async def list_held(self, worker_id: str) -> list[Held]:
+        """What the store thinks this worker holds: more than it knows of if a claim's answer was lost."""
+        ...
+
+    async def set_progress(self, job_id: int, lease_id: int, percent: int) -> bool: ...
+
+    async def set_output(self, job_id: int, lease_id: int, output: str) -> bool: ...
+
+    async def reclaim_expired(self, limit: int) -> list[Reclaimed]:
+        """Take jobs back from workers whose lease is over."""
+        ...
+
+    async def listen_for(self, topic: Topic, listener_id: str, seconds: float) -> None:
+        """For ``seconds``, whoever adds work (or finishes jobs) shall send a signal of this topic."""
+        ...
+
+    async def listen_no_more(self, topic: Topic, listener_id: str) -> None: ...
+
+    def signals(self) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+        """Wake-ups, from one shared connection; reconnects for ever, and after each connection
+        yields a signal without ids, since something may have been missed."""
+        ...
+

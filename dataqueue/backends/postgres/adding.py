@@ -1,0 +1,120 @@
+"""Adding jobs: statements and parameters, whatever connection runs them.
+
+The steps are generators that yield ``(sql, parameters)`` and are sent the rows, so that one
+description serves an async pool, a caller's ``AsyncConnection`` and a caller's ``Connection``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any, LiteralString
+
+from dataqueue.backends.base import Added
+from dataqueue.backends.postgres.statements import Statements
+from dataqueue.errors import DataQueueError
+from dataqueue.options import JobSpec
+
+Rows = list[tuple[Any, ...]]
+Step = tuple[LiteralString, dict[str, Any]]
+Steps = Generator[Step, Rows, list[Added]]
+
+CHUNK = 1000
+"""Jobs a statement: enough to be fast, few enough that a text stays small."""
+
+_ATTEMPTS_AT_A_KEY = 3
+
+
+def chunked(specs: Iterable[JobSpec]) -> Iterator[list[JobSpec]]:
+    """Lists of at most ``CHUNK``, read as they are asked for."""
+    iterator = iter(specs)
+    while chunk := list(itertools.islice(iterator, CHUNK)):
+        yield chunk
+
+
+def add_steps(statements: Statements, specs: Sequence[JobSpec]) -> Steps:
+    if len(specs) == 1:
+        return _add_one(statements, specs[0])
+    return _add_many(statements, specs)
+
+
+def _add_one(statements: Statements, spec: JobSpec) -> Steps:
+    parameters = {
+        "job_type": spec.job_type,
+        "payload": spec.payload,
+        "priority": spec.priority,
+        "run_at": spec.run_at,
+        "delay_ms": spec.delay_ms,
+        "max_attempts": spec.max_attempts,
+        "timeout_ms": spec.timeout_ms,
+        "tags": None if spec.tags is None else list(spec.tags),
+        "idempotency_key": spec.idempotency_key,
+        "retry_delay": spec.retry.delay,
+        "retry_backoff": spec.retry.backoff,
+        "retry_delay_max": spec.retry.delay_max,
+    }
+    # The key's owner may have committed after our snapshot was taken, or be deleted in between.
+    for _ in range(_ATTEMPTS_AT_A_KEY):
+        rows = yield statements("add_job"), parameters
+        if rows:
+            return [(rows[0][0], rows[0][1])]
+    raise _invisible(spec.idempotency_key)
+
+
+def _add_many(statements: Statements, specs: Sequence[JobSpec]) -> Steps:
+    rows = yield statements("add_jobs"), {"jobs": _as_json(specs)}
+    keys = {key for _, created, key, _ in rows if not created}
+    holders: dict[str, int] = {}
+    for _ in range(_ATTEMPTS_AT_A_KEY):
+        missing = keys - holders.keys()
+        if not missing:
+            break
+        found = yield statements("find_keys"), {"keys": sorted(missing)}
+        holders.update((key, job_id) for key, job_id in found)
+    added: list[Added] = []
+    for job_id, created, key, _ in rows:
+        if created:
+            added.append((job_id, True))
+        elif key in holders:
+            added.append((holders[key], False))
+        else:
+            raise _invisible(key)
+    return added
+
+
+def _invisible(key: str | None) -> DataQueueError:
+    return DataQueueError(
+        f"The idempotency key {key!r} belongs to a job that this transaction cannot see (it was committed "
+        "after the transaction's snapshot). Nothing was added. Add the job again in a new transaction."
+    )
+
+
+def _as_json(specs: Sequence[JobSpec]) -> str:
+    return "[" + ",".join([_one_as_json(spec) for spec in specs]) + "]"
+
+
+def _one_as_json(spec: JobSpec) -> str:
+    # Built by hand around the payload, which is JSON text already; absent members mean the default.
+    parts = [f'{{"t":{json.dumps(spec.job_type)},"p":{spec.payload}']
+    if spec.priority:
+        parts.append(f',"pr":{spec.priority}')
+    if spec.run_at is not None:
+        parts.append(f',"at":"{spec.run_at.isoformat()}"')
+    if spec.delay_ms:
+        parts.append(f',"delay":{spec.delay_ms}')
+    if spec.max_attempts != 3:
+        parts.append(f',"ma":{spec.max_attempts}')
+    if spec.timeout_ms is not None:
+        parts.append(f',"ms":{spec.timeout_ms}')
+    if spec.tags is not None:
+        parts.append(f',"tags":{json.dumps(spec.tags)}')
+    if spec.idempotency_key is not None:
+        parts.append(f',"k":{json.dumps(spec.idempotency_key)}')
+    retry = spec.retry
+    if not retry.is_legacy:
+        parts.append(
+            f',"rd":{json.dumps(retry.delay)},"rb":{json.dumps(retry.backoff)},"rm":{json.dumps(retry.delay_max)}'
+        )
+    parts.append("}")
+    return "".join(parts)

@@ -1,0 +1,476 @@
+"""The Postgres store: one statement, or one pipeline of statements, an operation."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool
+
+from dataqueue.backends.base import (
+    Added,
+    Cancelled,
+    ChangeResult,
+    Claimed,
+    Completed,
+    Cycle,
+    Failed,
+    Finding,
+    Heart,
+    Held,
+    JobFilter,
+    Outcome,
+    Reclaimed,
+    Released,
+    Signal,
+    Stats,
+    Topic,
+    WorkerInfo,
+    WorkerRecord,
+)
+from dataqueue.backends.postgres import adding, doctor, migrate
+from dataqueue.backends.postgres.connect import (
+    MIGRATE_HINT,
+    create_pool,
+    describe,
+    looks_dead,
+    parse_url,
+    store_errors,
+)
+from dataqueue.backends.postgres.heart import PostgresHeart
+from dataqueue.backends.postgres.listen import listen
+from dataqueue.backends.postgres.records import (
+    event_from,
+    filter_parameters,
+    job_from,
+    worker_from,
+    worker_parameters,
+)
+from dataqueue.backends.postgres.statements import Statements, check_schema
+from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
+from dataqueue.jobs import Job, JobEvent
+from dataqueue.options import JobSpec
+from dataqueue.tls import TLS
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection, Connection
+
+    AnyPool = AsyncConnectionPool[Any]
+
+_READ_TRIES = 3
+_COUNT_COMPLETED_BELOW = 500_000
+"""Rows up to which completed jobs are counted one by one; beyond, the planner's estimate serves."""
+
+# jit compiles for half a second what runs in one millisecond. Sequential and bitmap scans look cheap
+# to the planner on a small or freshly filled table, and read everything once it has grown. Local to
+# the transaction: a session's settings would leak through a transaction-pooling PgBouncer.
+_CLAIM_SETTINGS: LiteralString = (
+    "SELECT set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),"
+    " set_config('enable_bitmapscan', 'off', true)"
+)
+
+
+class PostgresBackend:
+    name = "postgres"
+
+    def __init__(self, conninfo: str, pool: AnyPool | None, schema: str | None, pool_size: tuple[int, int]) -> None:
+        if schema is not None:
+            check_schema(schema)
+        self.conninfo = conninfo
+        self.connect_kwargs = {
+            name: value
+            for name, value in ((pool.kwargs or {}) if pool is not None else {}).items()  # type: ignore[union-attr]
+            if name not in ("row_factory", "autocommit", "context")
+        }
+        self._given_schema = schema
+        self._own_pool = pool is None
+        self._pool_size = pool_size
+        self._pool: AnyPool | None = pool
+        self._statements: Statements | None = Statements(schema) if schema else None
+        self.shared = False
+        self._where = describe(conninfo)
+
+    @classmethod
+    def from_url(
+        cls, url: str, *, schema: str | None, tls: TLS | None, pool_size: tuple[int, int]
+    ) -> PostgresBackend:
+        conninfo, named = parse_url(url, tls)
+        return cls(conninfo, None, schema or named, pool_size)
+
+    @classmethod
+    def from_pool(cls, pool: AnyPool, *, schema: str | None) -> PostgresBackend:
+        if not isinstance(pool, AsyncConnectionPool):
+            raise ConfigError(
+                f"pool must be a psycopg_pool.AsyncConnectionPool, not {type(pool).__name__}. "
+                "Use JobQueue.from_url() to let dataqueue make one."
+            )
+        conninfo = pool.conninfo
+        if not isinstance(conninfo, str):
+            raise ConfigError("A pool whose conninfo is a function is not supported: pass a plain string.")
+        return cls(conninfo, pool, schema, (0, 0))
+
+    # -- opening ----------------------------------------------------------------------------------
+
+    @property
+    def statements(self) -> Statements:
+        if self._statements is None:
+            raise SchemaError("The queue is not open yet: await queue.open() first.")
+        return self._statements
+
+    def location(self) -> str:
+        schema = self._statements.schema if self._statements else self._given_schema
+        return f"{self._where}, schema {schema}" if schema else self._where
+
+    async def open(self) -> None:
+        if self._own_pool:
+            self._pool = create_pool(self.conninfo, *self._pool_size)
+            await self._pool.open()
+        elif self._pool is not None and self._pool.closed:
+            # A pool that was never opened, as its constructor recommends; opening it is not owning it.
+            await self._pool.open()
+        try:
+            await self._check_schema()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _check_schema(self) -> None:
+        if self._statements is None:
+            found = await self._read(migrate.FIND_SCHEMA, {"schema": self._given_schema})
+            if not found:
+                raise SchemaError(f"There are no dataqueue tables at {self.location()}. {MIGRATE_HINT}")
+            self._statements = Statements(found[0][0])
+        try:
+            rows = await self._read(self.statements("read_version"), {})
+        except SchemaError:
+            raise SchemaError(
+                f"The tables at {self.location()} are missing or were not made by this package. {MIGRATE_HINT}"
+            ) from None
+        version, shared = rows[0]
+        migrate.check_version(version, self.location())
+        self.shared = bool(shared)
+
+    async def close(self) -> None:
+        if self._own_pool and self._pool is not None:
+            pool, self._pool = self._pool, None
+            await pool.close(timeout=5)
+        if self._given_schema is None:
+            self._statements = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """A live connection in autocommit mode; a caller's pool gets it back as it was."""
+        if self._pool is None:
+            raise StoreUnavailable(f"The queue at {self.location()} is closed.")
+        with store_errors(self.location()):
+            async with self._live_connection(self._pool) as conn:
+                if conn.autocommit:
+                    yield conn
+                    return
+                await conn.set_autocommit(True)
+                try:
+                    yield conn
+                finally:
+                    if not conn.closed:
+                        await conn.set_autocommit(False)
+
+    @asynccontextmanager
+    async def _live_connection(self, pool: AnyPool) -> AsyncIterator[AsyncConnection[Any]]:
+        # Killed idle connections (fail-over, an administrator) are replaced before they are used.
+        for _ in range(pool.max_size + 1):
+            conn = await pool.getconn()
+            try:
+                if looks_dead(conn):
+                    await conn.execute("SELECT 1")
+            except psycopg.Error:
+                await pool.putconn(conn)
+                continue
+            except BaseException:
+                await pool.putconn(conn)
+                raise
+            break
+        else:
+            raise psycopg.OperationalError("every connection of the pool was closed by the server")
+        try:
+            yield conn
+        finally:
+            await _shielded(pool.putconn(conn))
+
+    async def _read(self, sql: LiteralString, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Run a query that changes nothing; a connection lost meanwhile is no reason to fail."""
+        for tries_left in reversed(range(_READ_TRIES)):
+            try:
+                async with self.connection() as conn:
+                    cursor = conn.cursor(row_factory=tuple_row)
+                    await cursor.execute(sql, parameters, prepare=False)
+                    return await cursor.fetchall()
+            except StoreUnavailable as error:
+                if not tries_left or not isinstance(error.__cause__, psycopg.errors.OperationalError):
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _write(self, sql: LiteralString, parameters: dict[str, Any]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        async with self.connection() as conn:
+            cursor = conn.cursor(row_factory=tuple_row)
+            return await cursor.execute(sql, parameters)
+
+    # -- jobs -------------------------------------------------------------------------------------
+
+    async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
+        return [item async for chunk in self.add_stream(specs, conn) for item in chunk]
+
+    async def add_stream(
+        self, specs: Iterable[JobSpec], conn: object | None = None
+    ) -> AsyncIterator[list[Added]]:
+        chunks = adding.chunked(specs)
+        first = next(chunks, None)
+        if first is None:
+            return
+        if isinstance(conn, psycopg.Connection):
+            yield self.add_sync(itertools.chain(first, itertools.chain.from_iterable(chunks)), conn)
+            return
+        async with self._adding_connection(conn) as target:
+            if conn is None and len(first) < adding.CHUNK:
+                yield await self._run_steps(target, first)  # one statement is a transaction
+                return
+            # On a caller's connection this is a savepoint: if the add fails, the caller's is as before.
+            async with target.transaction():
+                for chunk in itertools.chain([first], chunks):
+                    yield await self._run_steps(target, chunk)
+
+    @asynccontextmanager
+    async def _adding_connection(self, conn: object | None) -> AsyncIterator[AsyncConnection[Any]]:
+        if conn is None:
+            async with self.connection() as own:
+                yield own
+        elif isinstance(conn, psycopg.AsyncConnection):
+            with store_errors(self.location()):
+                if self._statements is None:
+                    cursor = conn.cursor(row_factory=tuple_row)
+                    await cursor.execute(migrate.FIND_SCHEMA, {"schema": self._given_schema})
+                    self._remember_schema(await cursor.fetchall())
+                yield cast("AsyncConnection[Any]", conn)
+        else:
+            raise ConfigError(
+                f"conn must be a psycopg AsyncConnection or Connection, not {type(conn).__qualname__}. "
+                "Nothing was added."
+            )
+
+    async def _run_steps(self, conn: AsyncConnection[Any], specs: Sequence[JobSpec]) -> list[Added]:
+        steps = adding.add_steps(self.statements, specs)
+        cursor = conn.cursor(row_factory=tuple_row)
+        try:
+            sql, parameters = next(steps)
+            while True:
+                await cursor.execute(sql, parameters)
+                sql, parameters = steps.send(await cursor.fetchall())
+        except StopIteration as done:
+            return done.value
+
+    def add_sync(self, specs: Iterable[JobSpec], conn: Connection[Any]) -> list[Added]:
+        """Add on a caller's blocking connection; needs no open queue and no event loop."""
+        added: list[Added] = []
+        with store_errors(self.location()), conn.transaction():
+            cursor = conn.cursor(row_factory=tuple_row)
+            if self._statements is None:
+                self._remember_schema(cursor.execute(migrate.FIND_SCHEMA, {"schema": self._given_schema}).fetchall())
+            for chunk in adding.chunked(specs):
+                steps = adding.add_steps(self.statements, chunk)
+                try:
+                    sql, parameters = next(steps)
+                    while True:
+                        cursor.execute(sql, parameters)
+                        sql, parameters = steps.send(cursor.fetchall())
+                except StopIteration as done:
+                    added.extend(done.value)
+        return added
+
+    def _remember_schema(self, rows: list[tuple[Any, ...]]) -> None:
+        if not rows:
+            raise SchemaError(f"There are no dataqueue tables at {self.location()}. {MIGRATE_HINT}")
+        self._statements = Statements(rows[0][0])
+
+    async def get_job(self, job_id: int) -> Job | None:
+        parameters = {**filter_parameters(JobFilter()), "id": job_id, "before_id": None, "limit": 1, "offset": 0}
+        rows = await self._read(self.statements("list_jobs"), parameters)
+        return job_from(rows[0]) if rows else None
+
+    async def list_jobs(self, where: JobFilter, limit: int, before_id: int | None, offset: int) -> list[Job]:
+        parameters = {**filter_parameters(where), "before_id": before_id, "limit": limit, "offset": offset}
+        return [job_from(row) for row in await self._read(self.statements("list_jobs"), parameters)]
+
+    async def list_events(self, job_id: int) -> list[JobEvent]:
+        rows = await self._read(self.statements("list_events"), {"job_id": job_id})
+        return [event_from(row) for row in rows]
+
+    async def finished(self, job_ids: Sequence[int]) -> dict[int, bool]:
+        rows = await self._read(self.statements("find_finished"), {"ids": list(job_ids)})
+        return {job_id: bool(finished) for job_id, finished in rows}
+
+    async def cancel(self, job_id: int) -> ChangeResult:
+        cursor = await self._write(self.statements("cancel_job"), {"id": job_id})
+        status, exists, _ = (await cursor.fetchall())[0]
+        if not exists:
+            return "missing"
+        return "unchanged" if status is None else "changed" if status == "cancelled" else "requested"
+
+    async def retry(self, job_id: int, force: bool) -> ChangeResult:
+        cursor = await self._write(self.statements("retry_job"), {"id": job_id, "force": force})
+        retried, exists, _ = (await cursor.fetchall())[0]
+        return "changed" if retried is not None else "unchanged" if exists else "missing"
+
+    async def stats(self) -> Stats:
+        rows, oldest = (await self._read(self.statements("measure_queue"), {}))[0]
+        exact = rows < _COUNT_COMPLETED_BELOW
+        by_type: dict[str, dict[str, int]] = {}
+        for job_type, status, count in await self._read(self.statements("count_jobs"), {"completed": exact}):
+            by_type.setdefault(job_type, {})[status] = count
+        completed = None if exact else max(0, rows - sum(sum(counts.values()) for counts in by_type.values()))
+        return Stats(
+            by_type=by_type,
+            estimated_completed=completed,
+            oldest_ready_seconds=oldest,
+            workers=await self.list_workers(),
+        )
+
+    async def list_workers(self) -> list[WorkerRecord]:
+        return [worker_from(row) for row in await self._read(self.statements("list_workers"), {})]
+
+    async def doctor(self) -> list[Finding]:
+        return await doctor.examine(self)
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    async def register_worker(self, worker: WorkerInfo) -> bool:
+        cursor = await self._write(self.statements("register_worker"), worker_parameters(worker))
+        return bool(await cursor.fetchall())
+
+    async def unregister_worker(self, worker_id: str) -> None:
+        await self._write(self.statements("unregister_worker"), {"id": worker_id})
+
+    def heart(self) -> Heart:
+        return PostgresHeart(self.conninfo, self.connect_kwargs, self.statements, self.shared, self.location())
+
+    async def cycle(
+        self,
+        worker_id: str,
+        outcomes: Sequence[Outcome],
+        job_types: Sequence[str],
+        limit: int,
+        promote: bool,
+    ) -> Cycle:
+        statements = self.statements
+        recording: list[psycopg.AsyncCursor[tuple[Any, ...]]] = []
+        promoting = claiming = None
+        async with self.connection() as conn:
+            async with conn.pipeline() as pipeline:
+                for sql, parameters in _recording_steps(statements, worker_id, outcomes):
+                    recording.append(await conn.cursor(row_factory=tuple_row).execute(sql, parameters))
+                if limit:
+                    if recording:
+                        await pipeline.sync()  # the outcomes are committed whatever becomes of the claim
+                    await conn.execute(_CLAIM_SETTINGS)
+                    if promote:
+                        promoting = await conn.cursor(row_factory=tuple_row).execute(statements("promote_due"), {})
+                    claiming = await conn.cursor(row_factory=tuple_row).execute(
+                        statements.claim(limit),
+                        {"worker_id": worker_id, "job_types": list(job_types), "limit": limit},
+                    )
+            done: set[int] = set()
+            for cursor in recording:
+                done.update((await cursor.fetchall())[0][0] or ())
+            lost: list[Held] = [(item.id, item.lease_id) for item in outcomes if item.id not in done]
+            next_due = None if promoting is None else (await promoting.fetchall())[0][1]
+            jobs = [] if claiming is None else [Claimed(*row) for row in await claiming.fetchall()]
+        return Cycle(jobs, lost, next_due)
+
+    async def list_held(self, worker_id: str) -> list[Held]:
+        rows = await self._read(self.statements("list_held"), {"worker_id": worker_id})
+        return [(job_id, lease_id) for job_id, lease_id in rows]
+
+    async def set_progress(self, job_id: int, lease_id: int, percent: int) -> bool:
+        parameters = {"id": job_id, "lease_id": lease_id, "percent": percent}
+        return (await self._write(self.statements("set_progress"), parameters)).rowcount == 1
+
+    async def set_output(self, job_id: int, lease_id: int, output: str) -> bool:
+        parameters = {"id": job_id, "lease_id": lease_id, "output": output}
+        return (await self._write(self.statements("set_output"), parameters)).rowcount == 1
+
+    async def reclaim_expired(self, limit: int) -> list[Reclaimed]:
+        cursor = await self._write(self.statements("reclaim_expired"), {"limit": limit})
+        return [Reclaimed(row[0], row[1], row[2], row[3]) for row in await cursor.fetchall()]
+
+    async def listen_for(self, topic: Topic, listener_id: str, seconds: float) -> None:
+        await self._write(
+            self.statements("listen_for"), {"topic": topic, "id": listener_id, "seconds": seconds}
+        )
+
+    async def listen_no_more(self, topic: Topic, listener_id: str) -> None:
+        await self._write(self.statements("listen_no_more"), {"topic": topic, "id": listener_id})
+
+    def signals(self) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+        return listen(self.conninfo, self.connect_kwargs, self.statements.channel, self.location())
+
+    async def migrate(
+        self, *, shared: bool = False, dry_run: bool = False, report: Callable[[str], None] | None = None
+    ) -> list[str]:
+        options = migrate.MigrateOptions(shared=shared, dry_run=dry_run, report=report)
+        with store_errors(self.location()):
+            return await asyncio.to_thread(
+                migrate.migrate, self.conninfo, self.connect_kwargs, self._given_schema, options
+            )
+
+    async def migration_status(self) -> list[tuple[int, str, str | None]]:
+        """Every migration: version, name, and when it was applied (None: not yet)."""
+        with store_errors(self.location()):
+            return await asyncio.to_thread(
+                migrate.status, self.conninfo, self.connect_kwargs, self._given_schema
+            )
+
+
+def _recording_steps(
+    statements: Statements, worker_id: str, outcomes: Sequence[Outcome]
+) -> list[tuple[LiteralString, dict[str, Any]]]:
+    """One statement for each kind of outcome that occurs."""
+    completed = [item for item in outcomes if isinstance(item, Completed)]
+    failed = [item for item in outcomes if isinstance(item, Failed)]
+    cancelled = [item for item in outcomes if isinstance(item, Cancelled)]
+    released = [item for item in outcomes if isinstance(item, Released)]
+    steps: list[tuple[LiteralString, dict[str, Any]]] = []
+    if completed:
+        outputs = [item.output for item in completed]
+        steps.append((statements("complete_jobs"), {**_held(completed), "outputs": outputs}))
+    if failed:
+        parameters = {
+            **_held(failed),
+            "messages": [item.message for item in failed],
+            "reasons": [item.reason for item in failed],
+            "retries": [item.retry_ms for item in failed],
+            "error_types": [item.error_type for item in failed],
+            "frames": [item.frame for item in failed],
+        }
+        steps.append((statements("fail_jobs"), parameters))
+    if cancelled:
+        steps.append((statements("cancel_attempts"), _held(cancelled)))
+    if released:
+        steps.append((statements("release_jobs"), {**_held(released), "worker_id": worker_id}))
+    return steps
+
+
+def _held(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {"ids": [item.id for item in outcomes], "leases": [item.lease_id for item in outcomes]}
+
+
+async def _shielded(returning: Any) -> None:
+    """Give a connection back even while the task is being cancelled: else the pool shrinks for good."""
+    task = asyncio.ensure_future(returning)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

@@ -1,0 +1,36 @@
+"""A Postgres of its own on this machine: ``embedded:`` and ``embedded:PATH``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from dataqueue.backends.postgres.backend import PostgresBackend
+from dataqueue.backends.postgres.connect import describe, parse_url
+
+
+class EmbeddedPostgresBackend(PostgresBackend):
+    """Starts the server when it is opened and brings its tables up to date; nobody else would."""
+
+    def __init__(self, path: Path | None, *, schema: str | None, pool_size: tuple[int, int]) -> None:
+        super().__init__("dbname=dataqueue", None, schema, pool_size)
+        self._path = path
+
+    async def open(self) -> None:
+        await self._start()
+        await super().migrate()
+        await super().open()
+
+    async def migrate(
+        self, *, shared: bool = False, dry_run: bool = False, report: Callable[[str], None] | None = None
+    ) -> list[str]:
+        await self._start()
+        return await super().migrate(shared=shared, dry_run=dry_run, report=report)
+
+    async def _start(self) -> None:
+        from dataqueue.embedded import start_postgres
+
+        server = await asyncio.to_thread(start_postgres, self._path)
+        self.conninfo, _ = parse_url(server.url, None)
+        self._where = f"embedded server, {describe(self.conninfo)}"

@@ -1,0 +1,18 @@
+-- Cancel what has not begun; ask the worker where it runs. A failed job counts while a retry is due.
+WITH done AS (
+    UPDATE {schema}.job_queue SET
+        status = CASE status WHEN 'processing' THEN status ELSE 'cancelled' END,
+        cancel_requested_at = CASE status WHEN 'processing' THEN COALESCE(cancel_requested_at, now()) END,
+        last_cancelled_at = CASE status WHEN 'processing' THEN last_cancelled_at ELSE now() END,
+        next_attempt_at = NULL, wait_until = NULL, wait_token_id = NULL, due = FALSE, updated_at = now()
+    WHERE id = %(id)s
+      AND (status IN ('pending', 'waiting')
+           OR (status = 'failed' AND next_attempt_at IS NOT NULL)
+           OR (status = 'processing' AND lease_id IS NOT NULL))
+    RETURNING id, status
+), logged AS (
+    INSERT INTO {schema}.job_events (job_id, event_type) SELECT id, 'cancelled' FROM done WHERE status = 'cancelled'
+)
+SELECT (SELECT status FROM done), EXISTS (SELECT FROM {schema}.job_queue WHERE id = %(id)s),
+       (SELECT pg_notify('{channel}', CASE status WHEN 'cancelled' THEN 'finished ' ELSE 'cancel ' END || id)
+        FROM done)

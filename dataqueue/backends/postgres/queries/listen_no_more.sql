@@ -1,0 +1,1 @@
+DELETE FROM {schema}.dataqueue_listeners WHERE (topic = %(topic)s AND id = %(id)s) OR until < now() - interval '1 hour'

@@ -1,0 +1,1 @@
+SELECT max(version), bool_or(shared) FROM {schema}.dataqueue_migrations

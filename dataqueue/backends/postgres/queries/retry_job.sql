@@ -1,0 +1,14 @@
+-- Run again, now, by a person's wish: at least one more attempt is granted.
+WITH done AS (
+    UPDATE {schema}.job_queue SET
+        status = 'pending', run_at = LEAST(run_at, now()), due = TRUE,
+        max_attempts = GREATEST(max_attempts, attempts + 1),
+        next_attempt_at = NULL, failure_reason = NULL, completed_at = NULL, output = NULL, progress = NULL,
+        pending_reason = NULL, last_retried_at = now(), updated_at = now()
+    WHERE id = %(id)s AND (status IN ('failed', 'cancelled') OR (%(force)s AND status = 'completed'))
+    RETURNING id
+), logged AS (
+    INSERT INTO {schema}.job_events (job_id, event_type) SELECT id, 'retried' FROM done
+)
+SELECT (SELECT id FROM done), EXISTS (SELECT FROM {schema}.job_queue WHERE id = %(id)s),
+       (SELECT pg_notify('{channel}', 'work') FROM done)

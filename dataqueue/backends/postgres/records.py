@@ -1,0 +1,118 @@
+"""Rows to records."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+from dataqueue.backends.base import JobFilter, WorkerInfo, WorkerRecord
+from dataqueue.jobs import ErrorEntry, Job, JobEvent
+from dataqueue.retry import RetryPolicy
+
+
+def job_from(row: tuple[Any, ...]) -> Job:
+    """A row of ``list_jobs.sql``, column by column."""
+    (
+        job_id, job_type, payload, status, priority, created_at, updated_at, run_at, attempts, max_attempts,
+        next_attempt_at, started_at, completed_at, last_failed_at, last_retried_at, last_cancelled_at,
+        locked_at, locked_by, cancel_requested_at, failure_reason, error_history, pending_reason, timeout_ms,
+        tags, idempotency_key, retry_delay, retry_backoff, retry_delay_max, progress, output,
+    ) = row  # fmt: skip
+    return Job(
+        id=job_id,
+        job_type=job_type,
+        payload=json.loads(payload),
+        status=status,
+        priority=priority,
+        created_at=created_at,
+        updated_at=updated_at,
+        run_at=run_at,
+        attempts=attempts,
+        max_attempts=max_attempts,
+        next_attempt_at=next_attempt_at,
+        started_at=started_at,
+        completed_at=completed_at,
+        last_failed_at=last_failed_at,
+        last_retried_at=last_retried_at,
+        last_cancelled_at=last_cancelled_at,
+        locked_at=locked_at,
+        locked_by=locked_by,
+        cancel_requested_at=cancel_requested_at,
+        failure_reason=failure_reason,
+        error_history=_errors(error_history),
+        pending_reason=pending_reason,
+        timeout=None if timeout_ms is None else timedelta(milliseconds=timeout_ms),
+        tags=tuple(tags or ()),
+        idempotency_key=idempotency_key,
+        retry=RetryPolicy(retry_delay, retry_backoff, retry_delay_max),
+        progress=progress,
+        output=None if output is None else json.loads(output),
+    )
+
+
+def _errors(text: str | None) -> tuple[ErrorEntry, ...]:
+    entries: list[dict[str, Any]] = json.loads(text) if text else []
+    return tuple(
+        ErrorEntry(
+            str(entry.get("message", "")),
+            datetime.fromisoformat(str(entry["timestamp"])),
+            entry.get("type"),
+            entry.get("frame"),
+        )
+        for entry in entries
+    )
+
+
+def event_from(row: tuple[Any, ...]) -> JobEvent:
+    event_id, job_id, event_type, created_at, metadata = row
+    return JobEvent(event_id, job_id, event_type, created_at, None if metadata is None else json.loads(metadata))
+
+
+def worker_from(row: tuple[Any, ...]) -> WorkerRecord:
+    worker_id, host, pid, job_types, concurrency, version, started, beat, expires, alive, running = row
+    return WorkerRecord(
+        id=worker_id,
+        host=host,
+        pid=pid,
+        job_types=tuple(job_types),
+        concurrency=concurrency,
+        version=version,
+        started_at=started,
+        last_heartbeat_at=beat,
+        lease_expires_at=expires,
+        alive=alive,
+        running=running,
+    )
+
+
+def filter_parameters(where: JobFilter) -> dict[str, Any]:
+    """The parameters of ``list_jobs.sql`` for these conditions."""
+    tags, mode = (None if where.tags is None else list(where.tags)), where.tag_mode
+    return {
+        "id": None,
+        "statuses": list(where.statuses) or None,
+        "job_types": list(where.job_types) or None,
+        "priority": where.priority,
+        "all_tags": (tags or None) if mode in ("all", "exact") else None,
+        "within_tags": (tags or None) if mode == "exact" else None,
+        "untagged": mode == "exact" and tags == [],
+        "any_tags": tags if mode == "any" else None,
+        "no_tags": (tags or None) if mode == "none" else None,
+        "run_after": where.run_after,
+        "run_before": where.run_before,
+        "created_after": where.created_after,
+        "created_before": where.created_before,
+    }
+
+
+def worker_parameters(worker: WorkerInfo) -> dict[str, Any]:
+    return {
+        "id": worker.id,
+        "host": worker.host,
+        "pid": worker.pid,
+        "job_types": list(worker.job_types),
+        "concurrency": worker.concurrency,
+        "version": worker.version,
+        "lease_seconds": worker.lease_seconds,
+    }

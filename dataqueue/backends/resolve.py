@@ -1,0 +1,94 @@
+"""From a URL (or the environment) to a backend: the one resolver of library and command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from dataqueue.errors import ConfigError
+from dataqueue.tls import TLS
+
+if TYPE_CHECKING:
+    from dataqueue.backends.base import Backend
+
+VARIABLES = ("DATAQUEUE_URL", "PG_DATAQUEUE_DATABASE", "DATABASE_URL")
+DEFAULT_POOL_SIZE = (1, 10)
+
+_DRIVER_SUFFIXES = ("+asyncpg", "+psycopg", "+psycopg2", "+psycopg_async", "+pg8000")
+
+
+def resolve_url(url: str | None, environ: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """The store's URL, and where it was found: the argument first, then the environment.
+
+    Raises:
+        ConfigError: none is set.
+    """
+    if url:
+        return url, "the argument"
+    environ = os.environ if environ is None else environ
+    for name in VARIABLES:
+        if environ.get(name):
+            return environ[name], name
+    raise ConfigError(
+        f"No store is configured. Give a URL, or set one of {', '.join(VARIABLES)}: "
+        "postgresql://user:password@host:5432/database, or embedded: for a server of its own on this machine."
+    )
+
+
+def normalise_scheme(url: str) -> str:
+    """``postgres://`` and SQLAlchemy's ``postgresql+driver://`` become ``postgresql://``."""
+    scheme, separator, rest = url.partition("://")
+    for suffix in _DRIVER_SUFFIXES:
+        scheme = scheme.removesuffix(suffix)
+    if separator and scheme in ("postgres", "postgresql"):
+        return f"postgresql://{rest}"
+    return url
+
+
+def create_backend(
+    url: str,
+    *,
+    schema: str | None,
+    tls: TLS | None,
+    pool_size: tuple[int, int],
+) -> Backend:
+    """The backend for a URL; nothing is connected yet.
+
+    Raises:
+        ConfigError: an unknown scheme or a malformed URL. The message never holds a password.
+    """
+    url = normalise_scheme(url.strip())
+    scheme = urlsplit(url).scheme if "://" in url else url.partition(":")[0]
+    if scheme == "postgresql":
+        from dataqueue.backends.postgres.backend import PostgresBackend
+
+        return PostgresBackend.from_url(url, schema=schema, tls=tls, pool_size=pool_size)
+    if scheme == "embedded":
+        from dataqueue.backends.postgres.embedded import EmbeddedPostgresBackend
+
+        path = url.removeprefix("embedded:").removeprefix("//")
+        if path.startswith(("postgres:", "valkey:")) or path in ("postgres", "valkey"):
+            kind, _, path = path.partition(":")
+            if kind == "valkey":
+                raise ConfigError("embedded:valkey is not supported yet; use embedded: (Postgres).")
+        return EmbeddedPostgresBackend(Path(path) if path else None, schema=schema, pool_size=pool_size)
+    raise ConfigError(
+        f"{_without_secrets(url)!r} is not a URL of a store that dataqueue knows. "
+        "Use postgresql://user:password@host:5432/database or embedded:[path]."
+    )
+
+
+def backend_from_pool(pool: Any, *, schema: str | None) -> Backend:
+    from dataqueue.backends.postgres.backend import PostgresBackend
+
+    return PostgresBackend.from_pool(pool, schema=schema)
+
+
+def _without_secrets(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url[:20] + ("…" if len(url) > 20 else "")
+    return f"{scheme}://{rest.rpartition('@')[2][:60]}"

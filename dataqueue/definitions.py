@@ -1,0 +1,114 @@
+"""Typed job definitions: what ``@queue.job`` makes of a function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+
+from dataqueue.errors import ConfigError
+from dataqueue.jobs import AddedJobs, JobHandle
+from dataqueue.options import JobDefaults, JobOptions, NewJob, check_defaults, check_job_type
+from dataqueue.payloads import Codec
+
+if TYPE_CHECKING:
+    from dataqueue.queue import JobQueue
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+AnyHandler = Callable[..., Any]
+
+
+class Handler:
+    """A function as the worker calls it: its shape, and how to read its payload and write its result."""
+
+    __slots__ = ("function", "is_async", "payload", "result", "takes_context")
+
+    def __init__(self, function: AnyHandler, what: str) -> None:
+        parameters = _positional(function, what)
+        hints = _hints(function, (parameters[0].name, "return"))
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
+        )
+        self.takes_context = len(parameters) > 1
+        self.payload: Codec[Any] = Codec(hints.get(parameters[0].name, Any))
+        self.result: Codec[Any] = Codec(hints.get("return", Any), "result")
+        self.payload.check()
+        self.result.check()
+
+
+def _positional(function: AnyHandler, what: str) -> list[inspect.Parameter]:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The handler of {what} is not a function: {function!r:.100}") from error
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    accepted = [p for p in signature.parameters.values() if p.kind in kinds]
+    required = [p for p in signature.parameters.values() if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+    if not 1 <= len(accepted) <= 2 or required:
+        raise ConfigError(
+            f"The handler of {what} must take (payload) or (payload, ctx); it is declared as "
+            f"{getattr(function, '__name__', 'handler')}{signature}."
+        )
+    return accepted
+
+
+def _hints(function: AnyHandler, names: Iterable[str]) -> dict[str, Any]:
+    """The annotations of these parameters; those of others need not exist at run time (``ctx``)."""
+    target: Any = function if inspect.isroutine(function) else type(function).__call__
+    target = inspect.unwrap(target.func if isinstance(function, functools.partial) else target)
+    annotations = {name: hint for name, hint in inspect.get_annotations(target).items() if name in names}
+    holder = types.SimpleNamespace(__annotations__=annotations)
+    try:
+        return typing.get_type_hints(holder, getattr(target, "__globals__", {}), include_extras=True)
+    except NameError as error:
+        # A name of a local scope or of an `if TYPE_CHECKING:` block: better said here than in the worker.
+        raise ConfigError(
+            f"The annotations of {getattr(function, '__qualname__', function)!r} cannot be resolved: {error}. "
+            "Define the payload and result types at module level and import them at run time."
+        ) from error
+
+
+class JobDefinition(Generic[P, R]):
+    """A job type with its handler, payload type, result type and default options.
+
+    Calling it calls the function, as if it were not decorated. ``add`` puts a job into the queue.
+    """
+
+    def __init__(self, queue: JobQueue, name: str, function: AnyHandler, defaults: JobDefaults) -> None:
+        check_job_type(name)
+        check_defaults(defaults)
+        self.queue = queue
+        self.name = name
+        self.handler = Handler(function, repr(name))
+        self.defaults = defaults
+        self.__wrapped__ = function
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.handler.function(*args, **kwargs)
+
+    async def add(self, payload: P, *, conn: object | None = None, **options: Unpack[JobOptions]) -> JobHandle[R]:
+        """Add one job of this type. See :meth:`dataqueue.JobQueue.add_job`."""
+        added = await self.queue._add_specs([self.queue._spec(self.name, payload, options)], conn)  # pyright: ignore[reportPrivateUsage]
+        job_id, created = added[0]
+        return JobHandle(job_id, created, self.queue, self.handler.result)
+
+    async def add_many(
+        self, payloads: Iterable[P], *, conn: object | None = None, **options: Unpack[JobOptions]
+    ) -> AddedJobs[R]:
+        """Add many jobs of this type with the same options. See :meth:`dataqueue.JobQueue.add_jobs`."""
+        jobs = (NewJob(self.name, payload, options) for payload in payloads)
+        return await self.queue._add_all(jobs, conn, self.handler.result)  # pyright: ignore[reportPrivateUsage]
+
+    def new(self, payload: P, **options: Unpack[JobOptions]) -> NewJob:
+        """A job of this type for ``queue.add_jobs``, beside jobs of other types."""
+        return NewJob(self.name, payload, options)
+
+    def __repr__(self) -> str:
+        return f"<job type {self.name!r}>"

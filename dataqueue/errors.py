@@ -1,0 +1,92 @@
+"""Every error that dataqueue raises.
+
+Each message says what happened (with the value that caused it), what is still true, and what to do
+next. All are ordinary exceptions but :class:`LeaseLost`, which is a ``BaseException`` so that a
+handler's ``except Exception`` cannot swallow it.
+"""
+
+from __future__ import annotations
+
+
+class DataQueueError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(DataQueueError, ValueError):
+    """A setting is missing or wrong: a URL, an option of the queue or of a worker. Nothing was changed."""
+
+
+class InvalidJob(DataQueueError, ValueError):
+    """A job, an option or a filter was refused before anything was stored."""
+
+
+class InvalidPayload(InvalidJob):
+    """The payload does not fit the job type's definition, or is not a JSON value."""
+
+
+class UnknownJobType(InvalidJob):
+    """The queue has typed definitions, and none of them has this name."""
+
+
+class JobNotFound(DataQueueError, LookupError):
+    """No job has this id: it never existed, or cleanup has removed it."""
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(
+            f"There is no job {job_id}: it was never added to this queue, or cleanup has removed it."
+        )
+        self.job_id = job_id
+
+
+class JobFailed(DataQueueError):
+    """The awaited job failed for good. Raised by ``JobHandle.result()``."""
+
+    def __init__(self, job_id: int, job_type: str, message: str, reason: str | None, attempts: int) -> None:
+        super().__init__(
+            f"Job {job_id} ({job_type}) failed after {attempts} attempt(s), reason {reason or 'unknown'}: "
+            f"{message}"
+        )
+        self.job_id = job_id
+        self.job_type = job_type
+        self.message = message
+        self.reason = reason
+        self.attempts = attempts
+
+
+class JobCancelled(DataQueueError):
+    """The awaited job was cancelled. Raised by ``JobHandle.result()``."""
+
+    def __init__(self, job_id: int, job_type: str) -> None:
+        super().__init__(f"Job {job_id} ({job_type}) was cancelled, so it has no result.")
+        self.job_id = job_id
+        self.job_type = job_type
+
+
+class ResultTimeout(DataQueueError, TimeoutError):
+    """The job had not finished within the time given. The job itself goes on."""
+
+
+class StoreUnavailable(DataQueueError, ConnectionError):
+    """The store cannot be reached. Whether the operation took effect is unknown only if it was sent."""
+
+
+class SchemaError(DataQueueError):
+    """The tables are missing, or are older or newer than this package."""
+
+
+class WrongLoop(DataQueueError, RuntimeError):
+    """A queue that is open on one running event loop was used on another."""
+
+
+class LeaseLost(BaseException):
+    """This attempt no longer owns its job: another worker has it, or someone took it away.
+
+    Raised inside a handler when it writes, or by cancelling it. Nothing that the attempt writes from
+    now on is stored. A ``BaseException``, so that ``except Exception`` does not hide it; let it pass.
+    """
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(
+            f"This attempt has lost its lease on job {job_id}: its writes change nothing. Stop the work."
+        )
+        self.job_id = job_id

@@ -1,0 +1,215 @@
+"""The options of a job, each with its type and its range, checked before anything is stored."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypedDict, cast
+
+from dataqueue.errors import InvalidJob
+from dataqueue.jsonvalue import check_text
+from dataqueue.retry import RetryPolicy
+
+MAX_NAME = 255
+"""Characters of a job type, a tag or an idempotency key (the width of the shared columns)."""
+MAX_TAGS = 100
+MAX_ATTEMPTS = 32_767
+INT4_MIN, INT4_MAX = -(2**31), 2**31 - 1
+MAX_TIMEOUT = timedelta(milliseconds=INT4_MAX)
+MAX_DELAY = timedelta(days=36_500)
+MAX_RETRY_DELAY = timedelta(days=366)
+DEFAULT_MAX_ATTEMPTS = 3
+
+
+class JobDefaults(TypedDict, total=False):
+    """Options that a job definition may fix for all its jobs; a call's own option wins."""
+
+    priority: int
+    """Higher runs first; any 32-bit integer, 0 by default."""
+    max_attempts: int
+    """How often the job may be tried in all, 3 by default."""
+    timeout: timedelta | None
+    """How long one attempt may take; no limit by default, at most 24.8 days."""
+    tags: Sequence[str] | None
+    """Labels to find jobs by, at most 100 of at most 255 characters."""
+    retry_delay: timedelta | None
+    """Base of the wait before a retry, in whole seconds."""
+    retry_backoff: bool | None
+    """True: exponential with jitter. False: the same wait each time. None: see ``dataqueue.retry``."""
+    retry_delay_max: timedelta | None
+    """Cap of the exponential wait, in whole seconds."""
+
+
+class JobOptions(JobDefaults, total=False):
+    """All options of one job."""
+
+    run_at: datetime | None
+    """Not before this moment (aware datetime). Not together with ``delay``."""
+    delay: timedelta | None
+    """Not before this long from now, by the store's clock."""
+    idempotency_key: str | None
+    """A second job with the same key is not added; the first one is returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """One job for ``add_jobs``: ``NewJob("send_email", {...}, {"priority": 5})``."""
+
+    job_type: str
+    payload: object = None
+    options: JobOptions = field(default_factory=lambda: JobOptions())
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """A checked job, as a backend stores it. ``payload`` is JSON text; ``tags`` has no repeats."""
+
+    job_type: str
+    payload: str
+    priority: int = 0
+    run_at: datetime | None = None
+    delay_ms: int = 0
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    timeout_ms: int | None = None
+    tags: tuple[str, ...] | None = None
+    idempotency_key: str | None = None
+    retry: RetryPolicy = RetryPolicy()
+
+
+_NAMES = frozenset(JobOptions.__annotations__) | frozenset(JobDefaults.__annotations__)
+_DEFAULT_NAMES = frozenset(JobDefaults.__annotations__)
+_NO_RETRY_SETTINGS = RetryPolicy()
+
+
+def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpec:
+    """Check every option and give the record that a backend stores.
+
+    Raises:
+        InvalidJob: an unknown option, or one of the wrong type or out of its range.
+    """
+    check_job_type(job_type)
+    if not options:
+        return JobSpec(job_type, payload)
+    check_names(options, _NAMES)
+    get = options.get
+    run_at = cast("datetime | None", get("run_at"))
+    if run_at is not None:
+        check_aware(run_at, "run_at")
+        if get("delay") is not None:
+            raise InvalidJob("run_at and delay were both given. Give one of them. Nothing was stored.")
+    return JobSpec(
+        job_type,
+        payload,
+        priority=_integer(get("priority"), "priority", INT4_MIN, INT4_MAX, 0),
+        run_at=run_at,
+        delay_ms=_duration(get("delay"), "delay", timedelta(0), MAX_DELAY) or 0,
+        max_attempts=_integer(get("max_attempts"), "max_attempts", 1, MAX_ATTEMPTS, DEFAULT_MAX_ATTEMPTS),
+        timeout_ms=_duration(get("timeout"), "timeout", timedelta(milliseconds=1), MAX_TIMEOUT),
+        tags=check_tags(get("tags")),
+        idempotency_key=_key(get("idempotency_key")),
+        retry=_retry(options),
+    )
+
+
+def check_defaults(options: Mapping[str, Any]) -> None:
+    """Check the options of a job definition as strictly as those of a job."""
+    check_names(options, _DEFAULT_NAMES)
+    make_spec("check", "null", options)
+
+
+def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InvalidJob(
+            f"Unknown option {', '.join(unknown)}. Known options: {', '.join(sorted(known))}. "
+            "Nothing was stored."
+        )
+
+
+@functools.lru_cache(maxsize=1024)
+def check_job_type(job_type: str) -> str:
+    return check_name(job_type, "job_type")
+
+
+def check_name(name: object, what: str) -> str:
+    """A non-empty text of at most ``MAX_NAME`` characters that both stores can hold."""
+    if not isinstance(name, str):
+        raise InvalidJob(f"{what} must be text, not {type(name).__name__} ({name!r:.80}).")
+    if not name:
+        raise InvalidJob(f"{what} is empty. Give it at least one character.")
+    if len(name) > MAX_NAME:
+        raise InvalidJob(f"{what} has {len(name):,} characters; at most {MAX_NAME} fit: {name[:40]!r}…")
+    check_text(name, what)
+    return name
+
+
+def check_tags(tags: object) -> tuple[str, ...] | None:
+    """The tags without repeats, in their order; None for no tags."""
+    if tags is None:
+        return None
+    if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
+        raise InvalidJob(f"tags must be a list of texts, not {tags!r:.80}. Write tags=[…].")
+    unique = tuple(dict.fromkeys(check_name(tag, "a tag") for tag in cast("Iterable[object]", tags)))
+    if len(unique) > MAX_TAGS:
+        raise InvalidJob(f"{len(unique)} tags were given; at most {MAX_TAGS} fit.")
+    return unique or None
+
+
+def check_aware(moment: object, what: str) -> datetime:
+    if not isinstance(moment, datetime):
+        raise InvalidJob(f"{what} must be a datetime, not {type(moment).__name__} ({moment!r:.80}).")
+    if moment.utcoffset() is None:
+        raise InvalidJob(
+            f"{what} is {moment.isoformat()} without a time zone. Use datetime.now(timezone.utc) or a "
+            "zoneinfo.ZoneInfo. Nothing was stored."
+        )
+    return moment
+
+
+def check_integer(value: object, what: str, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidJob(f"{what} must be a whole number, not {value!r:.80}.")
+    if not low <= value <= high:
+        raise InvalidJob(f"{what} is {value}; it must be from {low:,} to {high:,}.")
+    return value
+
+
+def _integer(value: object, what: str, low: int, high: int, default: int) -> int:
+    return default if value is None else check_integer(value, what, low, high)
+
+
+def _duration(value: object, what: str, low: timedelta, high: timedelta) -> int | None:
+    """Milliseconds of a timedelta within its range, rounded up so that a wait is never cut short."""
+    if value is None:
+        return None
+    if not isinstance(value, timedelta):
+        raise InvalidJob(f"{what} must be a timedelta, not {value!r:.80}. Write timedelta(seconds=…).")
+    if not low <= value <= high:
+        raise InvalidJob(f"{what} is {value}; it must be from {low} to {high}. Nothing was stored.")
+    return -(-value // timedelta(milliseconds=1))
+
+
+def _whole_seconds(value: object, what: str) -> int | None:
+    milliseconds = _duration(value, what, timedelta(0), MAX_RETRY_DELAY)
+    if milliseconds is None:
+        return None
+    if milliseconds % 1000:
+        raise InvalidJob(f"{what} is {value}; it must be whole seconds.")
+    return milliseconds // 1000
+
+
+def _retry(options: Mapping[str, Any]) -> RetryPolicy:
+    backoff = options.get("retry_backoff")
+    if backoff is not None and not isinstance(backoff, bool):
+        raise InvalidJob(f"retry_backoff must be True, False or None, not {backoff!r:.80}.")
+    delay = _whole_seconds(options.get("retry_delay"), "retry_delay")
+    delay_max = _whole_seconds(options.get("retry_delay_max"), "retry_delay_max")
+    if delay is None and backoff is None and delay_max is None:
+        return _NO_RETRY_SETTINGS
+    return RetryPolicy(delay, backoff, delay_max)
+
+
+def _key(value: object) -> str | None:
+    return None if value is None else check_name(value, "idempotency_key")

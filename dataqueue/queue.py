@@ -1,0 +1,623 @@
+"""JobQueue: the object that users hold. It validates, asks the backend, and emits hooks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
+
+from dataqueue.backends.base import Added, Backend, Finding, JobFilter, Stats, WorkerRecord
+from dataqueue.backends.resolve import DEFAULT_POOL_SIZE, backend_from_pool, create_backend, resolve_url
+from dataqueue.definitions import AnyHandler, Handler, JobDefinition
+from dataqueue.errors import (
+    ConfigError,
+    InvalidJob,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    UnknownJobType,
+    WrongLoop,
+)
+from dataqueue.events import Hook, HookEmitter, HookName, Listener
+from dataqueue.jobs import (
+    ANY_JSON,
+    STATUSES,
+    AddedJobs,
+    Job,
+    JobEvent,
+    JobHandle,
+    JobPage,
+    JobStatus,
+    TagMode,
+)
+from dataqueue.options import (
+    INT4_MAX,
+    INT4_MIN,
+    JobDefaults,
+    JobOptions,
+    JobSpec,
+    NewJob,
+    check_aware,
+    check_integer,
+    check_job_type,
+    check_tags,
+    make_spec,
+)
+from dataqueue.payloads import Codec
+from dataqueue.signals import SignalHub
+from dataqueue.tls import TLS
+from dataqueue.waiting import FinishWatch
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection, Connection
+    from psycopg_pool import AsyncConnectionPool
+
+    from dataqueue.worker.context import JobContext, SyncJobContext
+    from dataqueue.worker.processor import Processor, ProcessorOptions
+
+    Conn = AsyncConnection[Any] | Connection[Any]
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+MAX_PAGE = 1000
+_PLAIN = Codec(Any)
+
+
+class JobQueue:
+    """A queue of jobs in a store.
+
+    Make one with :meth:`from_url`, at module level if you like: it connects on first use, belongs to
+    the event loop that used it, and can be used again after :meth:`close`.
+
+    Args:
+        pool: your own ``psycopg_pool.AsyncConnectionPool``; it is never closed here.
+        schema: the Postgres schema of the tables; the first on the search path that has them by default.
+    """
+
+    def __init__(self, pool: AsyncConnectionPool[Any], *, schema: str | None = None) -> None:
+        self._set_up(lambda: backend_from_pool(pool, schema=schema))
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str | None = None,
+        *,
+        schema: str | None = None,
+        tls: TLS | None = None,
+        min_connections: int = DEFAULT_POOL_SIZE[0],
+        max_connections: int = DEFAULT_POOL_SIZE[1],
+    ) -> JobQueue:
+        """A queue on the store of a URL; nothing is connected yet.
+
+        Args:
+            url: ``postgresql://…`` or ``embedded:[path]``. By default the first that is set of
+                ``DATAQUEUE_URL``, ``PG_DATAQUEUE_DATABASE`` and ``DATABASE_URL``, read on first use.
+            schema: the Postgres schema of the tables.
+            tls: certificates.
+            min_connections, max_connections: size of the connection pool.
+
+        Raises:
+            ConfigError: the URL is malformed. The message never holds a password.
+        """
+        check_integer(min_connections, "min_connections", 0, 10_000)
+        check_integer(max_connections, "max_connections", max(1, min_connections), 10_000)
+        size = (min_connections, max_connections)
+
+        def create() -> Backend:
+            resolved, _ = resolve_url(url)
+            return create_backend(resolved, schema=schema, tls=tls, pool_size=size)
+
+        queue = cls.__new__(cls)
+        queue._set_up(create)
+        if url is not None:
+            queue._backend = create()
+        return queue
+
+    def _set_up(self, create: Callable[[], Backend]) -> None:
+        self._create_backend = create
+        self._backend: Backend | None = None
+        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        self._opening: asyncio.Lock | None = None
+        self._open = False
+        self._pid = os.getpid()
+        self._watch: FinishWatch | None = None
+        self._hub: SignalHub | None = None
+        self.hooks = HookEmitter()
+        self.definitions: dict[str, JobDefinition[Any, Any]] = {}
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    @property
+    def backend(self) -> Backend:
+        """The store behind this queue (for workers and tools of this package)."""
+        if self._backend is None:
+            self._backend = self._create_backend()
+        return self._backend
+
+    @property
+    def signals(self) -> SignalHub:
+        """The shared wake-up connection of the open queue (for workers of this package)."""
+        if self._hub is None:
+            self._hub = SignalHub(self.backend)
+        return self._hub
+
+    async def open(self) -> Backend:
+        """Connect and check the schema. Every operation does this by itself on first use.
+
+        Raises:
+            ConfigError: no store is configured.
+            StoreUnavailable: it cannot be reached.
+            SchemaError: its tables are missing, older or newer than this package.
+            WrongLoop: the queue is open on another running event loop.
+        """
+        loop = asyncio.get_running_loop()
+        bound = self._loop() if self._loop is not None else None
+        if bound is not loop or self._pid != os.getpid():
+            self._bind(loop, bound)
+        if self._open:
+            return self.backend
+        assert self._opening is not None
+        async with self._opening:
+            if not self._open:
+                await self.backend.open()
+                self._open = True
+        return self.backend
+
+    def _bind(self, loop: asyncio.AbstractEventLoop, bound: asyncio.AbstractEventLoop | None) -> None:
+        if bound is not None and self._open and not bound.is_closed() and self._pid == os.getpid():
+            raise WrongLoop(
+                "This queue is open on another event loop that still runs. Close it there first "
+                "(await queue.close()), make a queue of its own for each loop, or use SyncJobQueue from threads."
+            )
+        if self._open or self._pid != os.getpid():
+            # The old loop is gone, or this is a forked child: its connections cannot be used or closed here.
+            self._backend = None
+            self._watch = self._hub = None
+        self._open = False
+        self._pid = os.getpid()
+        self._loop = weakref.ref(loop)
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Disconnect. The queue opens again when it is used again."""
+        if not self._open:
+            return
+        self._open = False
+        if self._watch is not None:
+            watch, self._watch = self._watch, None
+            await watch.close()
+        if self._hub is not None:
+            hub, self._hub = self._hub, None
+            await hub.close()
+        await self.backend.close()
+
+    async def __aenter__(self) -> JobQueue:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def migrate(self, *, shared_typescript: bool = False) -> list[str]:
+        """Create or upgrade the tables; returns the names of the steps that were applied.
+
+        Safe to call from many processes at once. See also ``dataqueue migrate``.
+        """
+        return await self.backend.migrate(shared=shared_typescript)
+
+    # -- definitions --------------------------------------------------------------------------------
+
+    @overload
+    def job(self, function: Callable[[P, JobContext], Awaitable[R]], /) -> JobDefinition[P, R]: ...
+    @overload
+    def job(self, function: Callable[[P], Awaitable[R]], /) -> JobDefinition[P, R]: ...
+    @overload
+    def job(self, function: Callable[[P, SyncJobContext], R], /) -> JobDefinition[P, R]: ...
+    @overload
+    def job(self, function: Callable[[P], R], /) -> JobDefinition[P, R]: ...
+    @overload
+    def job(self, name: str | None = None, /, **defaults: Unpack[JobDefaults]) -> _JobDecorator: ...
+    def job(self, function: AnyHandler | str | None = None, /, **defaults: Unpack[JobDefaults]) -> Any:
+        """Define a job type: ``@queue.job`` or ``@queue.job("name", max_attempts=5)``.
+
+        The function takes ``(payload)`` or ``(payload, ctx)``; ``async def`` runs on the worker's loop,
+        ``def`` in a thread. The payload's annotation (pydantic model, dataclass, TypedDict, any JSON
+        type) is validated when a job is added and again before the function runs; the return
+        annotation likewise types the result. The type's name is the function's by default.
+
+        Raises:
+            ConfigError: the name is taken, or the function does not fit.
+            InvalidJob: a default option is unknown or out of its range.
+        """
+        if callable(function):
+            return self._define(function, None, defaults)
+        return _JobDecorator(self, function, defaults)
+
+    def _define(self, function: AnyHandler, name: str | None, defaults: JobDefaults) -> JobDefinition[Any, Any]:
+        name = name or getattr(function, "__name__", "")
+        if name in self.definitions:
+            raise ConfigError(f"The job type {name!r} is defined twice. Give one of them another name.")
+        definition: JobDefinition[Any, Any] = JobDefinition(self, name, function, defaults)
+        self.definitions[name] = definition
+        return definition
+
+    # -- adding -------------------------------------------------------------------------------------
+
+    async def add_job(
+        self, job_type: str, payload: object = None, *, conn: Conn | None = None, **options: Unpack[JobOptions]
+    ) -> JobHandle[Any]:
+        """Add one job.
+
+        Args:
+            job_type: its name. Where this queue has typed definitions, one of theirs.
+            payload: any JSON value, or a value of the definition's payload type.
+            conn: your own psycopg connection: the job and its event then commit, or vanish, with your
+                transaction, and workers are woken at its commit.
+            options: see :class:`dataqueue.JobOptions`.
+
+        Returns:
+            A handle. Its ``created`` is False if the idempotency key was taken: it then names the
+            job that has the key, and nothing was changed.
+
+        Raises:
+            InvalidJob (UnknownJobType, InvalidPayload): nothing was stored.
+            StoreUnavailable: the store cannot be reached.
+        """
+        added = await self._add_specs([self._spec(job_type, payload, options)], conn)
+        job_id, created = added[0]
+        definition = self.definitions.get(job_type)
+        return JobHandle(job_id, created, self, definition.handler.result if definition else ANY_JSON)
+
+    async def add_jobs(
+        self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Conn | None = None
+    ) -> AddedJobs[Any]:
+        """Add many jobs, all or none, in their order; one round trip for a thousand.
+
+        Args:
+            jobs: :class:`NewJob` objects, ``definition.new(payload, …)``, or mappings with ``job_type``,
+                ``payload`` and options. A generator is read as it goes, so a million jobs need little memory.
+            conn: see :meth:`add_job`.
+
+        Returns:
+            The handles, in order. A job whose idempotency key was taken has ``created`` False.
+
+        Raises:
+            InvalidJob: with the position of the job that was refused; nothing was stored.
+        """
+        return await self._add_all(jobs, conn, ANY_JSON)
+
+    async def _add_all(
+        self, jobs: Iterable[NewJob | Mapping[str, Any]], conn: object | None, codec: Codec[R]
+    ) -> AddedJobs[R]:
+        result: AddedJobs[R] = AddedJobs(self, codec)
+        backend = await self._for_adding(conn)
+        types: list[str] = []
+
+        def specs() -> Iterable[JobSpec]:
+            for index, job in enumerate(jobs):
+                spec = self._spec_of(job, index)
+                if self.hooks.wants("job:added"):
+                    types.append(spec.job_type)
+                yield spec
+
+        async for added in backend.add_stream(specs(), conn):
+            result.extend(added)
+        for handle, job_type in zip(result, types, strict=False):
+            if handle.created:
+                self.hooks.emit(Hook("job:added", handle.id, job_type))
+        return result
+
+    def _spec_of(self, job: NewJob | Mapping[str, Any], index: int) -> JobSpec:
+        try:
+            if isinstance(job, NewJob):
+                return self._spec(job.job_type, job.payload, job.options)
+            if not isinstance(job, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidJob(f"a job must be a NewJob or a mapping, not {type(job).__name__}")
+            options = dict(job)
+            job_type, payload = options.pop("job_type", None), options.pop("payload", None)
+            return self._spec(cast(str, job_type), payload, cast(JobOptions, options))
+        except InvalidJob as error:
+            raise type(error)(f"jobs[{index}]: {error} None of these jobs was stored.") from error
+
+    def _spec(self, job_type: str, payload: object, options: JobOptions) -> JobSpec:
+        definition = self.definitions.get(job_type)
+        if definition is not None:
+            defaults = definition.defaults
+            merged = {**defaults, **options} if defaults and options else options or defaults
+            return make_spec(job_type, definition.handler.payload.encode(payload), merged)
+        check_job_type(job_type)
+        if self.definitions:
+            raise UnknownJobType(
+                f"This queue defines no job type {job_type!r}. Defined: {', '.join(sorted(self.definitions))}. "
+                "Nothing was stored. Import the module that defines it, or use a queue without definitions."
+            )
+        return make_spec(job_type, _PLAIN.encode(payload), options)
+
+    async def _add_specs(self, specs: Sequence[JobSpec], conn: object | None) -> list[Added]:
+        backend = await self._for_adding(conn)
+        added = await backend.add(specs, conn)
+        if self.hooks.wants("job:added"):
+            for spec, (job_id, created) in zip(specs, added, strict=True):
+                if created:
+                    self.hooks.emit(Hook("job:added", job_id, spec.job_type))
+        return added
+
+    async def _for_adding(self, conn: object | None) -> Backend:
+        # On a caller's connection nothing of ours needs to be open.
+        return self.backend if conn is not None else await self.open()
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    async def get_job(self, job_id: int) -> Job | None:
+        """The job, or None if there is none with this id."""
+        backend = await self.open()
+        return await backend.get_job(_check_id(job_id))
+
+    async def require_job(self, job_id: int) -> Job:
+        """The job.
+
+        Raises:
+            JobNotFound: no such job.
+        """
+        job = await self.get_job(job_id)
+        if job is None:
+            raise JobNotFound(job_id)
+        return job
+
+    async def get_jobs(
+        self,
+        *,
+        status: JobStatus | Iterable[JobStatus] | None = None,
+        job_type: str | Iterable[str] | None = None,
+        priority: int | None = None,
+        tags: Iterable[str] | None = None,
+        tag_mode: TagMode = "all",
+        run_after: datetime | None = None,
+        run_before: datetime | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 100,
+        cursor: int | None = None,
+        offset: int = 0,
+    ) -> JobPage:
+        """Jobs that meet all conditions, highest id first.
+
+        Args:
+            status, job_type: one, or several of which any will do.
+            tags, tag_mode: ``all`` of them (the default), ``any``, ``exact`` (the same set), ``none``.
+            run_after, created_after: at or after this moment; run_before, created_before: before it.
+            limit: jobs a page, at most 1,000.
+            cursor: the ``next_cursor`` of the page before; fast however deep. ``offset`` is for small lists.
+
+        Raises:
+            InvalidJob: a condition of the wrong type or range.
+        """
+        check_integer(limit, "limit", 1, MAX_PAGE)
+        check_integer(offset, "offset", 0, INT4_MAX)
+        where = JobFilter(
+            statuses=_check_statuses(status),
+            job_types=tuple(check_job_type(name) for name in _several(job_type, "job_type")),
+            priority=None if priority is None else check_integer(priority, "priority", INT4_MIN, INT4_MAX),
+            tags=None if tags is None else check_tags(tags) or (),
+            tag_mode=_check_tag_mode(tag_mode),
+            run_after=run_after and check_aware(run_after, "run_after"),
+            run_before=run_before and check_aware(run_before, "run_before"),
+            created_after=created_after and check_aware(created_after, "created_after"),
+            created_before=created_before and check_aware(created_before, "created_before"),
+        )
+        backend = await self.open()
+        before = None if cursor is None else _check_id(cursor, "cursor")
+        jobs = await backend.list_jobs(where, limit + 1, before, offset)
+        more = len(jobs) > limit
+        return JobPage(jobs[:limit], jobs[limit - 1].id if more else None)
+
+    async def get_jobs_by_status(
+        self, status: JobStatus, *, limit: int = 100, cursor: int | None = None, offset: int = 0
+    ) -> JobPage:
+        """Jobs in one status, highest id first."""
+        return await self.get_jobs(status=status, limit=limit, cursor=cursor, offset=offset)
+
+    async def get_jobs_by_tags(
+        self,
+        tags: Iterable[str],
+        mode: TagMode = "all",
+        *,
+        limit: int = 100,
+        cursor: int | None = None,
+        offset: int = 0,
+    ) -> JobPage:
+        """Jobs with these tags (see :meth:`get_jobs` for the modes), highest id first.
+
+        No tags at all: ``all`` and ``none`` hold for every job, ``any`` for none, ``exact`` for untagged ones.
+        """
+        return await self.get_jobs(tags=tags, tag_mode=mode, limit=limit, cursor=cursor, offset=offset)
+
+    async def get_all_jobs(self, *, limit: int = 100, cursor: int | None = None, offset: int = 0) -> JobPage:
+        """All jobs, highest id first."""
+        return await self.get_jobs(limit=limit, cursor=cursor, offset=offset)
+
+    async def get_job_events(self, job_id: int) -> list[JobEvent]:
+        """What happened to a job, oldest first; empty for an unknown id."""
+        backend = await self.open()
+        return await backend.list_events(_check_id(job_id))
+
+    async def stats(self) -> Stats:
+        """Counts by type and status, the age of the oldest due job, and the workers."""
+        return await (await self.open()).stats()
+
+    async def list_workers(self) -> list[WorkerRecord]:
+        """The workers that the store knows, silent ones included."""
+        return await (await self.open()).list_workers()
+
+    async def doctor(self) -> list[Finding]:
+        """What is wrong with the store, and how to mend it."""
+        return await (await self.open()).doctor()
+
+    # -- waiting ------------------------------------------------------------------------------------
+
+    async def wait_for_job(self, job_id: int, *, timeout: float | timedelta | None = None) -> Job:
+        """The finished job. See :meth:`JobHandle.wait`."""
+        backend = await self.open()
+        if self._watch is None:
+            self._watch = FinishWatch(backend, self.signals)
+        await self._watch.wait(_check_id(job_id), _seconds(timeout))
+        return await self.require_job(job_id)
+
+    async def wait_for_result(
+        self, job_id: int, codec: Codec[R], *, timeout: float | timedelta | None = None
+    ) -> R:
+        """The result of a job, decoded. See :meth:`JobHandle.result`."""
+        from dataqueue.jsonvalue import dumps
+
+        job = await self.wait_for_job(job_id, timeout=timeout)
+        if job.status == "cancelled":
+            raise JobCancelled(job.id, job.job_type)
+        if job.status == "failed":
+            message = job.last_error or "no error was recorded"
+            raise JobFailed(job.id, job.job_type, message, job.failure_reason, job.attempts)
+        return codec.decode(dumps(job.output, "result")) if codec.typed else job.output
+
+    # -- changing -----------------------------------------------------------------------------------
+
+    async def cancel_job(self, job_id: int) -> bool:
+        """Cancel a job that is not finished: pending, waiting, running, or failed with a retry due.
+
+        A running one is asked to stop: its handler is cancelled (``ctx.aborted`` for a ``def``
+        handler) at once where notifications work, else at its worker's next heartbeat.
+
+        Returns:
+            Whether anything changed: False if it was finished already.
+
+        Raises:
+            JobNotFound: no such job.
+        """
+        backend = await self.open()
+        result = await backend.cancel(_check_id(job_id))
+        if result == "missing":
+            raise JobNotFound(job_id)
+        if result == "changed":
+            self.hooks.emit(Hook("job:cancelled", job_id))
+        return result in ("changed", "requested")
+
+    async def retry_job(self, job_id: int, *, force: bool = False) -> bool:
+        """Run a failed or cancelled job again, now; ``force`` also a completed one.
+
+        At least one more attempt is granted: ``max_attempts`` is raised where it would be in the way.
+
+        Returns:
+            Whether anything changed: False if the job is pending, running or waiting (or completed).
+
+        Raises:
+            JobNotFound: no such job.
+        """
+        backend = await self.open()
+        result = await backend.retry(_check_id(job_id), force)
+        if result == "missing":
+            raise JobNotFound(job_id)
+        if result == "changed":
+            self.hooks.emit(Hook("job:retried", job_id))
+        return result == "changed"
+
+    # -- working ------------------------------------------------------------------------------------
+
+    def create_processor(
+        self,
+        handlers: Mapping[str, AnyHandler] | None = None,
+        **options: Unpack[ProcessorOptions],
+    ) -> Processor:
+        """A worker for this queue, in this process.
+
+        Args:
+            handlers: functions by job type; by default those of this queue's definitions. Given both,
+                the mapping adds to the definitions and wins where both have a type.
+            options: see :class:`dataqueue.worker.processor.ProcessorOptions`.
+
+        Raises:
+            ConfigError: no handlers at all, or an option out of its range.
+        """
+        from dataqueue.worker.processor import Processor
+
+        chosen = {name: definition.handler for name, definition in self.definitions.items()}
+        for name, function in (handlers or {}).items():
+            handler = function.handler if isinstance(function, JobDefinition) else Handler(function, repr(name))
+            chosen[check_job_type(name)] = cast(Handler, handler)
+        return Processor(self, chosen, **options)
+
+    # -- hooks --------------------------------------------------------------------------------------
+
+    def on(self, name: HookName, listener: Listener) -> None:
+        """Call ``listener`` whenever this queue object does something. See :mod:`dataqueue.events`."""
+        self.hooks.on(name, listener)
+
+    def once(self, name: HookName, listener: Listener) -> None:
+        """Call ``listener`` the next time only."""
+        self.hooks.on(name, listener, once=True)
+
+    def off(self, name: HookName, listener: Listener) -> None:
+        """Stop calling ``listener``."""
+        self.hooks.off(name, listener)
+
+    def remove_all_listeners(self, name: HookName | None = None) -> None:
+        """Forget the listeners of one event, or of all."""
+        self.hooks.remove_all(name)
+
+
+class _JobDecorator:
+    """``@queue.job(...)`` with arguments."""
+
+    def __init__(self, queue: JobQueue, name: str | None, defaults: JobDefaults) -> None:
+        self._queue = queue
+        self._name = name
+        self._defaults = defaults
+
+    @overload
+    def __call__(self, function: Callable[[P, JobContext], Awaitable[R]], /) -> JobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P], Awaitable[R]], /) -> JobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P, SyncJobContext], R], /) -> JobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P], R], /) -> JobDefinition[P, R]: ...
+    def __call__(self, function: AnyHandler, /) -> JobDefinition[Any, Any]:
+        return self._queue._define(function, self._name, self._defaults)  # pyright: ignore[reportPrivateUsage]
+
+
+def _check_id(job_id: object, what: str = "job_id") -> int:
+    return check_integer(job_id, what, 1, 2**63 - 1)
+
+
+def _several(value: object, what: str) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Iterable):
+        raise InvalidJob(f"{what} must be a text or a list of texts, not {value!r:.80}.")
+    return tuple(cast("Iterable[Any]", value))
+
+
+def _check_statuses(value: object) -> tuple[JobStatus, ...]:
+    statuses = _several(value, "status")
+    for status in statuses:
+        if status not in STATUSES:
+            raise InvalidJob(f"There is no status {status!r}. Statuses: {', '.join(STATUSES)}.")
+    return statuses
+
+
+def _check_tag_mode(mode: object) -> TagMode:
+    if mode not in ("all", "any", "exact", "none"):
+        raise InvalidJob(f"There is no tag mode {mode!r}. Modes: all, any, exact, none.")
+    return mode
+
+
+def _seconds(timeout: object) -> float | None:
+    if timeout is None:
+        return None
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds >= 0:
+        raise InvalidJob(f"timeout must be seconds from 0 or a timedelta, not {timeout!r:.80}.")
+    return float(seconds)

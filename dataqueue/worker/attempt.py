@@ -1,0 +1,247 @@
+"""One attempt at one job: from the claimed record to its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any, Literal
+
+from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released
+from dataqueue.definitions import Handler
+from dataqueue.errors import InvalidJob, LeaseLost
+from dataqueue.events import Hook
+from dataqueue.jobs import FailureReason
+from dataqueue.jsonvalue import dumps
+from dataqueue.retry import RetryPolicy, next_delay
+from dataqueue.worker.context import JobContext, SyncJobContext
+
+if TYPE_CHECKING:
+    from dataqueue.queue import JobQueue
+
+logger = logging.getLogger("dataqueue.worker")
+
+StopReason = Literal["timeout", "cancel", "lost", "shutdown"]
+MAX_MESSAGE = 10_000
+
+_MILLISECOND = 1 / 1000
+
+
+class Attempt:
+    """Runs the handler of a claimed job and reports one outcome, or none when the lease was lost.
+
+    ``on_over`` is called exactly once, on the event loop.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_executor",
+        "_grace",
+        "_loop",
+        "_on_over",
+        "_stopped_event",
+        "_task",
+        "error",
+        "handler",
+        "is_over",
+        "job",
+        "output_set",
+        "queue",
+        "started",
+        "stop_reason",
+    )
+
+    def __init__(
+        self,
+        job: Claimed,
+        handler: Handler,
+        queue: JobQueue,
+        executor: Callable[[], Executor],
+        grace: float,
+        on_over: Callable[[Attempt, Outcome | None], None],
+    ) -> None:
+        self.job = job
+        self.handler = handler
+        self.queue = queue
+        self.is_over = False
+        self.stop_reason: StopReason | None = None
+        self.output_set = False
+        self.started = 0.0
+        self.error: BaseException | None = None
+        self._executor = executor
+        self._grace = grace
+        self._on_over = on_over
+        self._task: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stopped_event: threading.Event | None = None
+
+    # -- running --------------------------------------------------------------------------------------
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        if not self.handler.is_async:
+            self._stopped_event = threading.Event()
+        if self.job.timeout_ms is not None:
+            self._deadline = loop.call_later(self.job.timeout_ms * _MILLISECOND, self.stop, "timeout")
+        self._task = loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        outcome: Outcome | None
+        try:
+            payload = self.handler.payload.decode(self.job.payload)
+            result = await self._call(payload)
+            outcome = self._ended(result)
+        except LeaseLost:
+            self.stop_reason = "lost"
+            outcome = None
+        except asyncio.CancelledError as error:
+            outcome = self._interrupted(error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            outcome = self._raised(error)
+        self._finish(outcome)
+
+    async def _call(self, payload: Any) -> Any:
+        handler = self.handler
+        if handler.is_async:
+            if handler.takes_context:
+                return await handler.function(payload, JobContext(self))
+            return await handler.function(payload)
+        if handler.takes_context:
+            call = functools.partial(handler.function, payload, SyncJobContext(self, self._loop))
+        else:
+            call = functools.partial(handler.function, payload)
+        context = contextvars.copy_context()
+        return await self._loop.run_in_executor(self._executor(), context.run, call)
+
+    def _ended(self, result: Any) -> Outcome | None:
+        if self.stop_reason is not None:
+            # It was told to stop and came to an end by itself: the reason decides, not the return.
+            return self._stopped_outcome()
+        if self.output_set or result is None:
+            return Completed(self.job.id, self.job.lease_id)
+        codec = self.handler.result
+        try:
+            output = codec.encode(result) if codec.typed else dumps(result, "the handler's result")
+        except InvalidJob as error:
+            return self._raised(error)
+        return Completed(self.job.id, self.job.lease_id, output)
+
+    def _interrupted(self, error: BaseException) -> Outcome | None:
+        if self.stop_reason is None:
+            return self._raised(error)  # something inside the handler was cancelled, not the attempt
+        return self._stopped_outcome()
+
+    def _raised(self, error: BaseException) -> Outcome | None:
+        if isinstance(error, BaseExceptionGroup) and error.subgroup(LeaseLost) is not None:
+            self.stop_reason = "lost"
+        if self.stop_reason is not None:
+            return self._stopped_outcome()
+        self.error = error
+        return self._failed(str(error) or type(error).__name__, "handler_error", error)
+
+    def _stopped_outcome(self) -> Outcome | None:
+        job = self.job
+        if self.stop_reason == "timeout":
+            message = f"Job timed out after {job.timeout_ms} ms"
+            self.error = TimeoutError(message)
+            return self._failed(message, "timeout", None)
+        if self.stop_reason == "cancel":
+            return Cancelled(job.id, job.lease_id)
+        if self.stop_reason == "shutdown":
+            return Released(job.id, job.lease_id)
+        return None
+
+    def _failed(self, message: str, reason: FailureReason, error: BaseException | None) -> Failed:
+        job = self.job
+        policy = RetryPolicy(job.retry_delay, job.retry_backoff, job.retry_delay_max)
+        delay = next_delay(policy, job.attempts, job.max_attempts)
+        return Failed(
+            job.id,
+            job.lease_id,
+            storable(message),
+            reason,
+            None if delay is None else int(delay.total_seconds() * 1000),
+            None if error is None else storable(type(error).__qualname__),
+            None if error is None else raised_at(error),
+        )
+
+    # -- stopping -------------------------------------------------------------------------------------
+
+    @property
+    def stopped_event(self) -> threading.Event:
+        assert self._stopped_event is not None
+        return self._stopped_event
+
+    def stop(self, reason: StopReason) -> None:
+        """Tell the handler to stop. One that does not within the grace period is left behind: its
+        outcome is recorded, and whatever it still writes is refused."""
+        if self.is_over or self.stop_reason is not None:
+            return
+        self.stop_reason = reason
+        if self._stopped_event is not None:
+            self._stopped_event.set()
+        elif self._task is not None:
+            self._task.cancel()
+        self._loop.call_later(self._grace, self._abandon)
+
+    def _abandon(self) -> None:
+        if self.is_over:
+            return
+        logger.warning(
+            "The handler of job %s (%s) did not stop within %g s of its %s; it is left behind, and its writes "
+            "are refused. Let it end on CancelledError, or look at ctx.aborted.",
+            self.job.id, self.job.job_type, self._grace, self.stop_reason,
+        )  # fmt: skip
+        self._finish(self._stopped_outcome())
+
+    def _finish(self, outcome: Outcome | None) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._on_over(self, outcome)
+
+    # -- what the handler writes ----------------------------------------------------------------------
+
+    async def set_progress(self, percent: object) -> None:
+        if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
+            raise InvalidJob(f"progress must be a number from 0 to 100, not {percent!r:.40}.")
+        whole = int(percent + 0.5)
+        self._check_lease(await self.queue.backend.set_progress(self.job.id, self.job.lease_id, whole))
+        self.queue.hooks.emit(Hook("job:progress", self.job.id, self.job.job_type, progress=whole))
+
+    async def set_output(self, output: object) -> None:
+        codec = self.handler.result
+        text = codec.encode(output) if codec.typed else dumps(output, "output")
+        self._check_lease(await self.queue.backend.set_output(self.job.id, self.job.lease_id, text))
+        self.output_set = True
+        self.queue.hooks.emit(Hook("job:output", self.job.id, self.job.job_type, output=output))
+
+    def _check_lease(self, stored: bool) -> None:
+        if not stored:
+            raise LeaseLost(self.job.id)
+
+
+def storable(text: str) -> str:
+    """A message that every store can hold: no NUL, no lone surrogates, not endless."""
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[:MAX_MESSAGE]}… (+{len(text) - MAX_MESSAGE:,} characters)"
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def raised_at(error: BaseException) -> str | None:
+    """The innermost frame that is not ours: where to look first."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        if "/dataqueue/worker/" not in frame.filename.replace("\\", "/"):
+            name = frame.filename.replace("\\", "/").rsplit("/", 1)[-1]
+            return storable(f"{name}:{frame.lineno} {frame.name}")[:255]
+    return None

@@ -1,0 +1,574 @@
+"""The worker: claims jobs, runs them, and records what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+
+from dataqueue.backends.base import Claimed, Completed, Failed, Held, Outcome, Pulse, Released, Signal, WorkerInfo
+from dataqueue.definitions import Handler
+from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
+from dataqueue.events import Hook
+from dataqueue.options import check_integer, check_job_type, check_name
+from dataqueue.worker.attempt import Attempt, storable
+from dataqueue.worker.leases import BEATS_A_LEASE, EXPIRY_SHARE, RECLAIMS_A_LEASE, Heartbeat
+from dataqueue.worker.pace import Idle, Prefetch
+
+if TYPE_CHECKING:
+    from dataqueue.queue import JobQueue
+
+logger = logging.getLogger("dataqueue.worker")
+
+MAX_CLAIM = 500
+_GATHER_SECONDS = 0.002
+_RECLAIM_BATCH = 100
+_FIRST_BACKOFF, _LAST_BACKOFF = 0.1, 5.0
+
+
+class ProcessorOptions(TypedDict, total=False):
+    """Options of a worker."""
+
+    concurrency: int
+    """Jobs that run at the same time, 10 by default."""
+    batch_size: int
+    """Jobs claimed in one statement at most, 100 by default; for ``start()``, jobs run in all."""
+    poll_interval: timedelta
+    """How often to look for work when no notification came, 5 s by default."""
+    job_types: Iterable[str]
+    """Take only these of the handlers' types."""
+    worker_id: str
+    """Its name in the store; by default made of host and process id. A name that a live worker
+    has already gets a suffix."""
+    lease: timedelta
+    """Within this long after a worker was lost, its jobs run elsewhere; 30 s by default."""
+    grace: timedelta
+    """How long a handler that was told to stop may take, 5 s by default."""
+    prefetch: int
+    """Jobs claimed ahead of a free slot while jobs are short; up to ``concurrency`` by default."""
+    max_loop_block: timedelta
+    """A blocked event loop is given up (and the process exits) after this long, 5 min by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainResult:
+    """What a drain came to. ``left`` are jobs whose handlers still run here; the store will give them
+    to another worker when the lease is over. ``handed_back`` cost no attempt."""
+
+    finished: int = 0
+    handed_back: list[int] = field(default_factory=list[int])
+    left: list[int] = field(default_factory=list[int])
+
+
+class Processor:
+    """A worker in this process. Made by :meth:`dataqueue.JobQueue.create_processor`."""
+
+    def __init__(
+        self, queue: JobQueue, handlers: Mapping[str, Handler], **options: Unpack[ProcessorOptions]
+    ) -> None:
+        self.queue = queue
+        self.handlers = _chosen(handlers, options.get("job_types"))
+        self.concurrency = check_integer(options.get("concurrency", 10), "concurrency", 1, 10_000)
+        self.batch_size = check_integer(options.get("batch_size", 100), "batch_size", 1, MAX_CLAIM)
+        self.poll_interval = _seconds(options.get("poll_interval", timedelta(seconds=5)), "poll_interval", 0.01, 3600)
+        self.lease = _seconds(options.get("lease", timedelta(seconds=30)), "lease", 1, 3600)
+        self.grace = _seconds(options.get("grace", timedelta(seconds=5)), "grace", 0, 3600)
+        self.max_loop_block = _seconds(
+            options.get("max_loop_block", timedelta(minutes=5)), "max_loop_block", 1, 86_400
+        )
+        prefetch = options.get("prefetch", self.concurrency)
+        self._prefetch = Prefetch(check_integer(prefetch, "prefetch", 0, 10_000))
+        name = options.get("worker_id")
+        self._given_id = None if name is None else check_name(name, "worker_id")
+        self.worker_id = self._given_id or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        _refuse_unknown(options)
+        self._types = sorted(self.handlers)
+        self._inflight: dict[int, Attempt] = {}
+        self._buffer: deque[tuple[float, Claimed]] = deque()
+        self._outcomes: list[tuple[Outcome, Attempt | None]] = []
+        self._sending: list[tuple[Outcome, Attempt | None]] = []
+        self._wake = asyncio.Event()
+        self._idle = Idle(self.poll_interval)
+        self._listening_until = 0.0
+        self._stopping = False
+        self._accepting = True
+        self._suspect = False
+        self._finished = 0
+        self._handed_back: list[int] = []
+        self._main: asyncio.Task[int] | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._drained = asyncio.Event()
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    async def start(self) -> int:
+        """Run one batch and return: for serverless functions and cron.
+
+        Claims at most ``batch_size`` jobs in all, never more at a time than run at once, and waits for
+        them. Returns how many it took.
+        """
+        self._refuse_second_start()
+        self._main = asyncio.create_task(self._life(self.batch_size), name=f"dataqueue-worker {self.worker_id}")
+        return await self._join()
+
+    async def run(self) -> None:
+        """Work until :meth:`stop` (or cancellation, which hands back what is unfinished)."""
+        self.start_in_background()
+        await self._join()
+
+    def start_in_background(self) -> None:
+        """Work in a task of its own. Calling it again while it runs does nothing."""
+        if self.is_running():
+            return
+        self._refuse_second_start()
+        self._main = asyncio.create_task(self._life(None), name=f"dataqueue-worker {self.worker_id}")
+        self._main.add_done_callback(_log_death)
+
+    def is_running(self) -> bool:
+        return self._main is not None and not self._main.done()
+
+    def stop(self) -> None:
+        """Claim nothing more; running jobs finish. Does not wait."""
+        self._accepting = False
+        self._stopping = True
+        self._wake.set()
+
+    async def stop_and_drain(self, timeout: timedelta | float | None = 30.0) -> DrainResult:
+        """Claim nothing more and wait for the running jobs.
+
+        Handlers that run longer than ``timeout`` (seconds or a timedelta; None waits for ever) are told
+        to stop and, if they do so within the grace period, their jobs are handed back without costing
+        an attempt. Jobs that were claimed but not begun are handed back at once.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        before = self._finished
+        self.stop()
+        if self._main is not None:
+            done, _ = await asyncio.wait({self._main}, timeout=seconds)
+            if not done:
+                for attempt in list(self._inflight.values()):
+                    attempt.stop("shutdown")
+                await asyncio.wait({self._main}, timeout=self.grace + 10)
+        left = [*self._inflight, *self._left_behind()]
+        return DrainResult(self._finished - before, list(self._handed_back), left)
+
+    async def __aenter__(self) -> Processor:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop_and_drain()
+
+    def _refuse_second_start(self) -> None:
+        if self.is_running():
+            raise ConfigError("This processor runs already. Make another one, or stop_and_drain() this one first.")
+        self._stopping, self._accepting = False, True
+        self._handed_back.clear()
+
+    async def _join(self) -> int:
+        assert self._main is not None
+        try:
+            return await asyncio.shield(self._main)
+        except asyncio.CancelledError:
+            # The caller gives up: hand back what runs, then go.
+            self.stop()
+            for attempt in list(self._inflight.values()):
+                attempt.stop("shutdown")
+            await asyncio.wait({self._main}, timeout=self.grace + 10)
+            raise
+
+    async def _life(self, limit: int | None) -> int:
+        backend = await self._open_patiently(limit is None)
+        worker = await self._register()
+        loop = asyncio.get_running_loop()
+        heartbeat = Heartbeat(
+            backend.heart(), worker, self.lease / BEATS_A_LEASE, self._held, self._on_pulse, loop, self.max_loop_block
+        )
+        heartbeat.start()
+        reclaiming: asyncio.Task[None] | None = None
+        if limit is None:
+            reclaiming = asyncio.create_task(self._reclaim_for_ever(), name="dataqueue-reclaim")
+            self.queue.signals.subscribe("work", self._on_work)
+            self.queue.signals.subscribe("cancel", self._on_cancel)
+        try:
+            return await self._work(limit)
+        finally:
+            if reclaiming is not None:
+                reclaiming.cancel()
+                await asyncio.gather(reclaiming, return_exceptions=True)
+                self.queue.signals.unsubscribe("work", self._on_work)
+                self.queue.signals.unsubscribe("cancel", self._on_cancel)
+            await heartbeat.stop()
+            if not self._inflight:
+                try:
+                    await backend.unregister_worker(self.worker_id)
+                except DataQueueError as error:
+                    logger.warning("Worker %s could not sign off (its row expires by itself): %s", self.worker_id, error)
+            if self._executor is not None:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+                self._executor = None
+
+    async def _open_patiently(self, patient: bool):  # noqa: ANN202
+        delay = _FIRST_BACKOFF
+        while True:
+            try:
+                return await self.queue.open()
+            except StoreUnavailable as error:
+                if not patient or self._stopping:
+                    raise
+                logger.warning("The store is not there yet; next try in %.1f s. %s", delay, error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LAST_BACKOFF)
+
+    async def _register(self) -> WorkerInfo:
+        from dataqueue import __version__
+
+        while True:
+            worker = WorkerInfo(
+                id=self.worker_id,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                job_types=tuple(self._types),
+                concurrency=self.concurrency,
+                version=__version__,
+                lease_seconds=self.lease * EXPIRY_SHARE,
+            )
+            if await self.queue.backend.register_worker(worker):
+                return worker
+            taken, self.worker_id = self.worker_id, f"{self.worker_id[:240]}~{uuid.uuid4().hex[:6]}"
+            logger.warning("The worker id %r is in use; this worker is %r.", taken, self.worker_id)
+
+    # -- the loop -------------------------------------------------------------------------------------
+
+    async def _work(self, limit: int | None) -> int:
+        taken = 0
+        failures = 0
+        while True:
+            self._wake.clear()
+            if not self._accepting:
+                self._hand_back_buffer()
+            want = self._want(limit, taken)
+            if self._outcomes or want:
+                if self._outcomes and len(self._outcomes) < len(self._inflight) and not self._stopping:
+                    await asyncio.sleep(_GATHER_SECONDS)
+                try:
+                    got = await self._cycle(want)
+                    failures = 0
+                except StoreUnavailable as error:
+                    failures += 1
+                    await self._back_off(failures, error)
+                    continue
+                taken += got
+                if want:
+                    await self._pace(got, want, limit)
+                continue
+            if self._is_done(limit):
+                return taken
+            await self._sleep()
+
+    def _want(self, limit: int | None, taken: int) -> int:
+        """How many jobs to claim now."""
+        if not self._accepting or not self._idle.may_claim():
+            return 0
+        room = self.concurrency - len(self._inflight) - len(self._buffer)
+        if limit is None:
+            room += self._prefetch.size()
+        else:
+            room = min(room, limit - taken)
+        return max(0, min(room, self.batch_size))
+
+    async def _cycle(self, want: int) -> int:
+        """One round trip: record what is over, claim what is free to run."""
+        backend = self.queue.backend
+        if self._suspect and want:
+            await self._release_unknown()
+        self._sending, self._outcomes = self._outcomes, []
+        promote = want > 0 and self._idle.should_promote()
+        try:
+            outcomes = [outcome for outcome, _ in self._sending]
+            cycle = await backend.cycle(self.worker_id, outcomes, self._types, want, promote)
+        except StoreUnavailable:
+            self._suspect = True
+            self._outcomes[:0] = self._sending
+            raise
+        except Exception as error:
+            self._suspect = True
+            await self._record_one_by_one(error)
+            return 0
+        finally:
+            sent, self._sending = self._sending, []
+        self._recorded(sent, set(cycle.lost))
+        if promote:
+            self._idle.promoted(cycle.next_due_ms)
+        now = time.monotonic()
+        for job in cycle.jobs:
+            self._buffer.append((now, job))
+        self._fill_slots()
+        return len(cycle.jobs)
+
+    def _recorded(self, sent: list[tuple[Outcome, Attempt | None]], lost: set[Held]) -> None:
+        for outcome, attempt in sent:
+            if (outcome.id, outcome.lease_id) in lost:
+                logger.warning(
+                    "Job %s: this worker's lease was lost before its outcome (%s) could be recorded; nothing was "
+                    "changed.", outcome.id, type(outcome).__name__.lower(),
+                )  # fmt: skip
+                continue
+            if isinstance(outcome, Released):
+                self._handed_back.append(outcome.id)
+                continue
+            self._finished += 1
+            if attempt is not None:
+                self._announce(outcome, attempt)
+
+    def _announce(self, outcome: Outcome, attempt: Attempt) -> None:
+        hooks, job = self.queue.hooks, attempt.job
+        if isinstance(outcome, Completed):
+            if hooks.wants("job:completed"):
+                hooks.emit(Hook("job:completed", job.id, job.job_type))
+        elif isinstance(outcome, Failed):
+            will_retry = outcome.retry_ms is not None
+            hooks.emit(Hook("job:failed", job.id, job.job_type, error=attempt.error, will_retry=will_retry))
+        else:
+            hooks.emit(Hook("job:cancelled", job.id, job.job_type))
+
+    async def _record_one_by_one(self, error: Exception) -> None:
+        """Something in the batch is poison to the store. Record the rest; fail that one, saying why."""
+        pending, self._sending = self._sending, []
+        if not pending:
+            raise error
+        logger.error("A batch of outcomes was refused (%s); recording them one by one.", error)
+        backend = self.queue.backend
+        for outcome, attempt in pending:
+            try:
+                cycle = await backend.cycle(self.worker_id, [outcome], self._types, 0, False)
+            except StoreUnavailable:
+                self._outcomes.append((outcome, attempt))
+            except Exception as refusal:
+                if isinstance(outcome, Failed):
+                    logger.exception("The failure of job %s cannot be recorded; its lease will run out.", outcome.id)
+                    continue
+                message = storable(f"The outcome could not be stored: {refusal}")
+                failed = Failed(outcome.id, outcome.lease_id, message, "handler_error", None)
+                self._outcomes.append((failed, attempt))
+            else:
+                self._recorded([(outcome, attempt)], set(cycle.lost))
+
+    async def _release_unknown(self) -> None:
+        """The answer to a claim was lost: the store may think that we hold jobs that we know nothing of."""
+        held = await self.queue.backend.list_held(self.worker_id)
+        known = set(self._held())
+        for job_id, lease_id in held:
+            if (job_id, lease_id) not in known:
+                self._outcomes.append((Released(job_id, lease_id), None))
+        self._suspect = False
+
+    async def _pace(self, got: int, want: int, limit: int | None) -> None:
+        if got >= want:
+            self._idle.busy()
+            if self._idle.is_saturated and self._listening_until:
+                self._listening_until = 0.0
+                await self._quietly(self.queue.backend.listen_no_more("work", self.worker_id))
+            return
+        if limit is not None:
+            self._idle.drained()
+            return
+        now = time.monotonic()
+        first = not self._listening_until
+        if self._listening_until - now < 10:
+            # Whoever adds from now on wakes us; what was added before is found by the next claim.
+            await self._quietly(self.queue.backend.listen_for("work", self.worker_id, 30))
+            self._listening_until = now + 30
+        self._idle.came_short(look_again=first)
+
+    async def _quietly(self, operation) -> None:  # noqa: ANN001
+        try:
+            await operation
+        except StoreUnavailable:
+            self._listening_until = 0.0  # polling goes on
+
+    async def _sleep(self) -> None:
+        wait = self._idle.seconds_to_next_claim() if self._accepting else None
+        if self._buffer:
+            wait = min(1.0 if wait is None else wait, 0.25)
+        try:
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._hand_back_stale()
+
+    async def _back_off(self, failures: int, error: StoreUnavailable) -> None:
+        delay = min(_FIRST_BACKOFF * 2 ** (failures - 1), _LAST_BACKOFF) * random.uniform(0.75, 1.25)
+        if failures == 1:
+            logger.warning("The store is unavailable; running jobs go on and are recorded when it is back. %s", error)
+            self.queue.hooks.emit(Hook("error", error=error))
+        self._listening_until = 0.0
+        self._idle.look_now()
+        if self._stopping and failures > 5 and not self._inflight:
+            self._outcomes.clear()  # nobody will be there to record them; the leases run out
+        await asyncio.sleep(delay)
+
+    def _is_done(self, limit: int | None) -> bool:
+        if self._inflight or self._outcomes or self._buffer:
+            return False
+        return not self._accepting or limit is not None
+
+    # -- attempts -------------------------------------------------------------------------------------
+
+    def _fill_slots(self) -> None:
+        loop = asyncio.get_running_loop()
+        announce = self.queue.hooks.wants("job:processing")
+        while self._buffer and len(self._inflight) < self.concurrency and not (self._stopping and not self._accepting):
+            _, job = self._buffer.popleft()
+            attempt = Attempt(
+                job, self.handlers[job.job_type], self.queue, self._threads, self.grace, self._on_over
+            )
+            self._inflight[job.id] = attempt
+            attempt.started = loop.time()
+            attempt.start(loop)
+            if announce:
+                self.queue.hooks.emit(Hook("job:processing", job.id, job.job_type))
+
+    def _threads(self) -> Executor:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self.concurrency, thread_name_prefix="dataqueue-job")
+        return self._executor
+
+    def _on_over(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        self._inflight.pop(attempt.job.id, None)
+        self._prefetch.observe(asyncio.get_running_loop().time() - attempt.started)
+        if outcome is None:
+            logger.warning("Job %s (%s): lease lost, the attempt ends here.", attempt.job.id, attempt.job.job_type)
+        else:
+            if isinstance(outcome, Failed):
+                logger.warning(
+                    "Job %s (%s) failed, attempt %d of %d: %s",
+                    attempt.job.id, attempt.job.job_type, attempt.job.attempts, attempt.job.max_attempts,
+                    outcome.message, exc_info=attempt.error if outcome.error_type else None,
+                )  # fmt: skip
+            self._outcomes.append((outcome, attempt))
+        if self._buffer:
+            self._fill_slots()
+        self._wake.set()
+
+    def _hand_back_buffer(self) -> None:
+        while self._buffer:
+            _, job = self._buffer.popleft()
+            self._outcomes.append((Released(job.id, job.lease_id), None))
+
+    def _hand_back_stale(self) -> None:
+        """What waits for a slot here could be running elsewhere."""
+        limit = time.monotonic() - self._prefetch.max_wait
+        if self._buffer and self._buffer[0][0] < limit:
+            self._prefetch.misjudged()
+            self._hand_back_buffer()
+
+    def _left_behind(self) -> list[int]:
+        return []
+
+    # -- leases ---------------------------------------------------------------------------------------
+
+    def _held(self) -> list[Held]:
+        """All that this worker owns. Also read from the heartbeat's thread: copies, no iteration."""
+        waiting = [outcome for outcome, _ in [*self._outcomes, *self._sending]]
+        return [
+            *((attempt.job.id, attempt.job.lease_id) for attempt in list(self._inflight.values())),
+            *((job.id, job.lease_id) for _, job in list(self._buffer)),
+            *((outcome.id, outcome.lease_id) for outcome in waiting),
+        ]
+
+    def _on_pulse(self, pulse: Pulse) -> None:
+        for job_id, lease_id in pulse.lost:
+            self._stop_attempt(job_id, lease_id, lost=True)
+        for job_id, lease_id in pulse.cancelled:
+            self._stop_attempt(job_id, lease_id, lost=False)
+
+    def _stop_attempt(self, job_id: int, lease_id: int, *, lost: bool) -> None:
+        attempt = self._inflight.get(job_id)
+        if attempt is not None and attempt.job.lease_id == lease_id:
+            attempt.stop("lost" if lost else "cancel")
+
+    def _on_work(self, signal: Signal) -> None:
+        self._idle.look_now()
+        self._wake.set()
+
+    def _on_cancel(self, signal: Signal) -> None:
+        for job_id in signal.ids:
+            attempt = self._inflight.get(job_id)
+            if attempt is not None:
+                attempt.stop("cancel")
+
+    async def _reclaim_for_ever(self) -> None:
+        interval = self.lease / RECLAIMS_A_LEASE
+        while True:
+            await asyncio.sleep(interval * random.uniform(0.75, 1.0))
+            try:
+                while await self._reclaim() == _RECLAIM_BATCH:
+                    pass
+            except StoreUnavailable:
+                pass  # the main loop says so
+            except Exception as error:
+                self.queue.hooks.emit(Hook("error", error=error))
+
+    async def _reclaim(self) -> int:
+        reclaimed = await self.queue.backend.reclaim_expired(_RECLAIM_BATCH)
+        for job in reclaimed:
+            logger.warning("Job %s (%s): worker %s was lost; now %s.", job.id, job.job_type, job.worker, job.status)
+            if job.status == "failed":
+                hook = Hook("job:failed", job.id, job.job_type, error=None, will_retry=False)
+            elif job.status == "cancelled":
+                hook = Hook("job:cancelled", job.id, job.job_type)
+            else:
+                hook = Hook("job:reclaimed", job.id, job.job_type)
+            self.queue.hooks.emit(hook)
+        return len(reclaimed)
+
+
+def _chosen(handlers: Mapping[str, Handler], job_types: object) -> dict[str, Handler]:
+    if not handlers:
+        raise ConfigError(
+            "This worker has no handlers. Define jobs with @queue.job before creating the processor (import "
+            "their module), or pass a mapping: create_processor({'send_email': send_email})."
+        )
+    if job_types is None:
+        return dict(handlers)
+    if isinstance(job_types, str):
+        raise ConfigError(f"job_types must be a list of texts. Write job_types=[{job_types!r}].")
+    wanted = [check_job_type(name) for name in cast("Iterable[str]", job_types)]
+    unknown = sorted(set(wanted) - set(handlers))
+    if unknown or not wanted:
+        raise ConfigError(
+            f"job_types names {', '.join(unknown) or 'nothing'}; there are handlers for {', '.join(sorted(handlers))}."
+        )
+    return {name: handlers[name] for name in wanted}
+
+
+def _seconds(value: object, what: str, low: float, high: float) -> float:
+    if not isinstance(value, timedelta):
+        raise ConfigError(f"{what} must be a timedelta, not {value!r:.80}. Write timedelta(seconds=…).")
+    if not low <= value.total_seconds() <= high:
+        raise ConfigError(f"{what} is {value.total_seconds():g} s; it must be from {low:g} to {high:g} s.")
+    return value.total_seconds()
+
+
+def _refuse_unknown(options: Mapping[str, object]) -> None:
+    unknown = sorted(set(options) - set(ProcessorOptions.__annotations__))
+    if unknown:
+        raise ConfigError(
+            f"Unknown option {', '.join(unknown)}. Known options: {', '.join(sorted(ProcessorOptions.__annotations__))}."
+        )
+
+
+def _log_death(task: asyncio.Task[int]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("The worker stopped: %s", error, exc_info=error)

@@ -1,0 +1,1 @@
+"""The manual, as it is searched and read."""

@@ -1,0 +1,1 @@
+"""Writes MCP configuration, rules and skills into editors' own files."""

@@ -1,0 +1,1 @@
+"""The MCP server: documentation search and live inspection for AI assistants."""
