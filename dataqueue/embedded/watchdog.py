@@ -156,9 +156,12 @@ def _watch(target: Target, own_lock: int) -> None:
     pid: int | None = None
     idle_since: float | None = None
     while True:
-        time.sleep(POLL_SECONDS)
-        if _is_still(entry, home / "lock"):  # else the directory was deleted: the last known pid counts,
-            pid = recorded_pid(target) or pid  # for the path may by now belong to somebody else's server
+        time.sleep(POLL_SECONDS if pid else POLL_SECONDS / 20)
+        # In a deleted directory the last known pid counts: the path may belong to another server by now.
+        known = recorded_pid(target) if _is_still(entry, home / "lock") else None
+        if known not in (None, pid):
+            pid = known
+            _log(f"the server has pid {pid}")
         if not try_lock(entry):
             idle_since = None  # somebody is just coming in
             continue

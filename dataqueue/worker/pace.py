@@ -23,7 +23,7 @@ class Idle:
         self._full_in_a_row = 0
 
     def may_claim(self) -> bool:
-        return time.monotonic() >= self._next_claim
+        return time.monotonic() >= min(self._next_claim, self._next_due)
 
     def seconds_to_next_claim(self) -> float:
         return max(0.0, min(self._next_claim, self._next_due) - time.monotonic())

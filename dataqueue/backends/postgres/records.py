@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dataqueue.backends.base import JobFilter, WorkerInfo, WorkerRecord
@@ -25,20 +25,20 @@ def job_from(row: tuple[Any, ...]) -> Job:
         payload=json.loads(payload),
         status=status,
         priority=priority,
-        created_at=created_at,
-        updated_at=updated_at,
-        run_at=run_at,
+        created_at=created_at.astimezone(UTC),
+        updated_at=updated_at.astimezone(UTC),
+        run_at=run_at.astimezone(UTC),
         attempts=attempts,
         max_attempts=max_attempts,
-        next_attempt_at=next_attempt_at,
-        started_at=started_at,
-        completed_at=completed_at,
-        last_failed_at=last_failed_at,
-        last_retried_at=last_retried_at,
-        last_cancelled_at=last_cancelled_at,
-        locked_at=locked_at,
+        next_attempt_at=next_attempt_at and next_attempt_at.astimezone(UTC),
+        started_at=started_at and started_at.astimezone(UTC),
+        completed_at=completed_at and completed_at.astimezone(UTC),
+        last_failed_at=last_failed_at and last_failed_at.astimezone(UTC),
+        last_retried_at=last_retried_at and last_retried_at.astimezone(UTC),
+        last_cancelled_at=last_cancelled_at and last_cancelled_at.astimezone(UTC),
+        locked_at=locked_at and locked_at.astimezone(UTC),
         locked_by=locked_by,
-        cancel_requested_at=cancel_requested_at,
+        cancel_requested_at=cancel_requested_at and cancel_requested_at.astimezone(UTC),
         failure_reason=failure_reason,
         error_history=_errors(error_history),
         pending_reason=pending_reason,
@@ -66,7 +66,7 @@ def _errors(text: str | None) -> tuple[ErrorEntry, ...]:
 
 def event_from(row: tuple[Any, ...]) -> JobEvent:
     event_id, job_id, event_type, created_at, metadata = row
-    return JobEvent(event_id, job_id, event_type, created_at, None if metadata is None else json.loads(metadata))
+    return JobEvent(event_id, job_id, event_type, created_at.astimezone(UTC), None if metadata is None else json.loads(metadata))
 
 
 def worker_from(row: tuple[Any, ...]) -> WorkerRecord:
@@ -78,9 +78,9 @@ def worker_from(row: tuple[Any, ...]) -> WorkerRecord:
         job_types=tuple(job_types),
         concurrency=concurrency,
         version=version,
-        started_at=started,
-        last_heartbeat_at=beat,
-        lease_expires_at=expires,
+        started_at=started.astimezone(UTC),
+        last_heartbeat_at=beat.astimezone(UTC),
+        lease_expires_at=expires.astimezone(UTC),
         alive=alive,
         running=running,
     )
