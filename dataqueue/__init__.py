@@ -64,7 +64,7 @@ _WHERE = {
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "TLS",
     "AddedJobs",
     "ConfigError",

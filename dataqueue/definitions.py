@@ -7,7 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast
 
 from dataqueue.errors import ConfigError
 from dataqueue.jobs import AddedJobs, JobHandle
@@ -60,8 +60,12 @@ def _positional(function: AnyHandler, what: str) -> list[inspect.Parameter]:
 
 def _hints(function: AnyHandler, names: Iterable[str]) -> dict[str, Any]:
     """The annotations of these parameters; those of others need not exist at run time (``ctx``)."""
-    target: Any = function if inspect.isroutine(function) else type(function).__call__
-    target = inspect.unwrap(target.func if isinstance(function, functools.partial) else target)
+    target: Any = function
+    if not inspect.isroutine(function) and not isinstance(function, functools.partial):
+        target = type(function).__call__
+    while isinstance(target, functools.partial):
+        target = cast("Any", target).func
+    target = inspect.unwrap(target)
     annotations = {name: hint for name, hint in inspect.get_annotations(target).items() if name in names}
     holder = types.SimpleNamespace(__annotations__=annotations)
     try:
@@ -69,7 +73,7 @@ def _hints(function: AnyHandler, names: Iterable[str]) -> dict[str, Any]:
     except NameError as error:
         # A name of a local scope or of an `if TYPE_CHECKING:` block: better said here than in the worker.
         raise ConfigError(
-            f"The annotations of {getattr(function, '__qualname__', function)!r} cannot be resolved: {error}. "
+            f"The annotations of {getattr(target, '__qualname__', target)!r} cannot be resolved: {error}. "
             "Define the payload and result types at module level and import them at run time."
         ) from error
 

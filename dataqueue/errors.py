@@ -32,9 +32,7 @@ class JobNotFound(DataQueueError, LookupError):
     """No job has this id: it never existed, or cleanup has removed it."""
 
     def __init__(self, job_id: int) -> None:
-        super().__init__(
-            f"There is no job {job_id}: it was never added to this queue, or cleanup has removed it."
-        )
+        super().__init__(f"There is no job {job_id}: it was never added to this queue, or cleanup has removed it.")
         self.job_id = job_id
 
 
@@ -43,8 +41,7 @@ class JobFailed(DataQueueError):
 
     def __init__(self, job_id: int, job_type: str, message: str, reason: str | None, attempts: int) -> None:
         super().__init__(
-            f"Job {job_id} ({job_type}) failed after {attempts} attempt(s), reason {reason or 'unknown'}: "
-            f"{message}"
+            f"Job {job_id} ({job_type}) failed after {attempts} attempt(s), reason {reason or 'unknown'}: {message}"
         )
         self.job_id = job_id
         self.job_type = job_type
@@ -86,7 +83,5 @@ class LeaseLost(BaseException):
     """
 
     def __init__(self, job_id: int) -> None:
-        super().__init__(
-            f"This attempt has lost its lease on job {job_id}: its writes change nothing. Stop the work."
-        )
+        super().__init__(f"This attempt has lost its lease on job {job_id}: its writes change nothing. Stop the work.")
         self.job_id = job_id

@@ -72,9 +72,7 @@ class Job:
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will happen to it by itself."""
-        return self.status in ("completed", "cancelled") or (
-            self.status == "failed" and self.next_attempt_at is None
-        )
+        return self.status in ("completed", "cancelled") or (self.status == "failed" and self.next_attempt_at is None)
 
     @property
     def last_error(self) -> str | None:

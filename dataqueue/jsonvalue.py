@@ -106,8 +106,7 @@ def _check(value: object, place: _Place, depth: int) -> None:
 def _check_depth(place: _Place, depth: int) -> None:
     if depth >= MAX_DEPTH:
         raise InvalidPayload(
-            f"{_spell(place)[:80]}… is nested deeper than {MAX_DEPTH} levels. Nothing was stored. "
-            "Flatten the value."
+            f"{_spell(place)[:80]}… is nested deeper than {MAX_DEPTH} levels. Nothing was stored. Flatten the value."
         )
 
 

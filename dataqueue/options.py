@@ -123,8 +123,7 @@ def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidJob(
-            f"Unknown option {', '.join(unknown)}. Known options: {', '.join(sorted(known))}. "
-            "Nothing was stored."
+            f"Unknown option {', '.join(unknown)}. Known options: {', '.join(sorted(known))}. Nothing was stored."
         )
 
 

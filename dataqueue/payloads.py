@@ -70,9 +70,7 @@ class Codec(Generic[T]):
         except ValidationError as error:
             raise InvalidPayload(self._explain(error)) from error
         except PydanticSerializationError as error:
-            raise InvalidPayload(
-                f"{self.what} is not a valid {self._name}: {error}. Nothing was stored."
-            ) from error
+            raise InvalidPayload(f"{self.what} is not a valid {self._name}: {error}. Nothing was stored.") from error
         return text
 
     def _from_plain(self, value: object) -> Any:

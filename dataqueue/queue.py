@@ -64,7 +64,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 MAX_PAGE = 1000
-_PLAIN = Codec(Any)
+_PLAIN: Codec[Any] = Codec(Any)
 
 
 class JobQueue:
@@ -234,11 +234,12 @@ class JobQueue:
             InvalidJob: a default option is unknown or out of its range.
         """
         if callable(function):
-            return self._define(function, None, defaults)
+            return self.define(function, None, defaults)
         return _JobDecorator(self, function, defaults)
 
-    def _define(self, function: AnyHandler, name: str | None, defaults: JobDefaults) -> JobDefinition[Any, Any]:
-        name = name or getattr(function, "__name__", "")
+    def define(self, function: AnyHandler, name: str | None, defaults: JobDefaults) -> JobDefinition[Any, Any]:
+        """What the decorator does; its typed forms are in :meth:`job`."""
+        name = name or str(getattr(function, "__name__", ""))
         if name in self.definitions:
             raise ConfigError(f"The job type {name!r} is defined twice. Give one of them another name.")
         definition: JobDefinition[Any, Any] = JobDefinition(self, name, function, defaults)
@@ -272,9 +273,7 @@ class JobQueue:
         definition = self.definitions.get(job_type)
         return JobHandle(job_id, created, self, definition.handler.result if definition else ANY_JSON)
 
-    async def add_jobs(
-        self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Conn | None = None
-    ) -> AddedJobs[Any]:
+    async def add_jobs(self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Conn | None = None) -> AddedJobs[Any]:
         """Add many jobs, all or none, in their order; one round trip for a thousand.
 
         Args:
@@ -311,6 +310,27 @@ class JobQueue:
                 self.hooks.emit(Hook("job:added", handle.id, job_type))
         return result
 
+    def add_all_sync(
+        self,
+        jobs: Iterable[NewJob | Mapping[str, Any]],
+        conn: Connection[Any],
+        codec: Codec[R] = ANY_JSON,
+    ) -> AddedJobs[R]:
+        """Add on a caller's blocking connection, in this thread; the queue need not be open."""
+        specs = [self._spec_of(job, index) for index, job in enumerate(jobs)]
+        result: AddedJobs[R] = AddedJobs(self, codec)
+        if specs:
+            added = self.backend.add_sync(specs, conn)
+            result.extend(added)
+            self._announce_added(specs, added)
+        return result
+
+    def _announce_added(self, specs: Sequence[JobSpec], added: Sequence[Added]) -> None:
+        if self.hooks.wants("job:added"):
+            for spec, (job_id, created) in zip(specs, added, strict=True):
+                if created:
+                    self.hooks.emit(Hook("job:added", job_id, spec.job_type))
+
     def _spec_of(self, job: NewJob | Mapping[str, Any], index: int) -> JobSpec:
         try:
             if isinstance(job, NewJob):
@@ -340,10 +360,7 @@ class JobQueue:
     async def _add_specs(self, specs: Sequence[JobSpec], conn: object | None) -> list[Added]:
         backend = await self._for_adding(conn)
         added = await backend.add(specs, conn)
-        if self.hooks.wants("job:added"):
-            for spec, (job_id, created) in zip(specs, added, strict=True):
-                if created:
-                    self.hooks.emit(Hook("job:added", job_id, spec.job_type))
+        self._announce_added(specs, added)
         return added
 
     async def _for_adding(self, conn: object | None) -> Backend:
@@ -467,9 +484,7 @@ class JobQueue:
         await self._watch.wait(_check_id(job_id), _seconds(timeout))
         return await self.require_job(job_id)
 
-    async def wait_for_result(
-        self, job_id: int, codec: Codec[R], *, timeout: float | timedelta | None = None
-    ) -> R:
+    async def wait_for_result(self, job_id: int, codec: Codec[R], *, timeout: float | timedelta | None = None) -> R:
         """The result of a job, decoded. See :meth:`JobHandle.result`."""
         from dataqueue.jsonvalue import dumps
 
@@ -544,7 +559,7 @@ class JobQueue:
         chosen = {name: definition.handler for name, definition in self.definitions.items()}
         for name, function in (handlers or {}).items():
             handler = function.handler if isinstance(function, JobDefinition) else Handler(function, repr(name))
-            chosen[check_job_type(name)] = cast(Handler, handler)
+            chosen[check_job_type(name)] = handler
         return Processor(self, chosen, **options)
 
     # -- hooks --------------------------------------------------------------------------------------
@@ -583,7 +598,7 @@ class _JobDecorator:
     @overload
     def __call__(self, function: Callable[[P], R], /) -> JobDefinition[P, R]: ...
     def __call__(self, function: AnyHandler, /) -> JobDefinition[Any, Any]:
-        return self._queue._define(function, self._name, self._defaults)  # pyright: ignore[reportPrivateUsage]
+        return self._queue.define(function, self._name, self._defaults)
 
 
 def _check_id(job_id: object, what: str = "job_id") -> int:

@@ -26,6 +26,7 @@ from dataqueue.errors import ConfigError, StoreUnavailable
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets")
 
 ROOT = sys.platform != "win32" and os.geteuid() == 0
+PREFIX = f"dataqueue-test-{os.getpid()}-"
 FAST = {"fsync": "off"}
 USER_SCRIPT = """
 import sys
@@ -41,7 +42,7 @@ sys.stdin.read()
 @pytest.fixture
 def path() -> Iterator[Path]:
     # Not tmp_path: its parents are closed to the account that runs root's Postgres.
-    directory = Path(tempfile.mkdtemp(prefix="dataqueue-test-"))
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
 
@@ -50,7 +51,7 @@ def path() -> Iterator[Path]:
 def nothing_left_behind() -> Iterator[None]:
     """Every server and watchdog of these tests must end by itself, also if its directory is deleted."""
     yield
-    within(20, lambda: not processes("dataqueue-test-"))
+    within(20, lambda: not processes(PREFIX))
 
 
 class User:
@@ -197,7 +198,7 @@ def test_a_killed_postgres_is_started_again(path: Path) -> None:
 def test_a_stale_pid_file_does_not_matter(path: Path, content: str) -> None:
     with start_postgres(path, settings=FAST) as server:
         os.kill(server.pid, signal.SIGKILL)
-        within(10, lambda: not processes("postgres", str(path / "data")))
+        within(10, lambda: not alive(server.pid))
     pid_file = path / "data" / "postmaster.pid"
     owner = pid_file.stat().st_uid
     with subprocess.Popen(["sleep", "60"], user=owner if ROOT else None) as stranger:
@@ -247,7 +248,16 @@ def test_long_and_odd_paths(path: Path, kind: str) -> None:
     assert not alive(server.pid)
 
 
-def test_a_server_whose_directory_is_deleted_ends(path: Path) -> None:
+@pytest.mark.parametrize("start", [start_postgres, start_valkey])
+def test_a_server_whose_directory_is_deleted_ends(path: Path, start: Callable[[Path], EmbeddedServer]) -> None:
+    server = start(path)
+    within(10, lambda: f"pid {server.pid}" in (path / "watchdog.log").read_text())
+    shutil.rmtree(path)
+    server.stop()
+    within(15, lambda: not alive(server.pid))
+
+
+def test_a_deleted_and_remade_directory_is_the_new_servers(path: Path) -> None:
     server = start_valkey(path)
     within(10, lambda: f"pid {server.pid}" in (path / "watchdog.log").read_text())
     shutil.rmtree(path)

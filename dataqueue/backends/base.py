@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from dataqueue.jobs import FailureReason, Job, JobEvent, JobStatus, TagMode
 from dataqueue.options import JobSpec
@@ -268,15 +268,17 @@ class Backend(Protocol):
         """Store jobs and their ``added`` events, all or none, in order. ``conn``: the caller's transaction."""
         ...
 
+    def add_sync(self, specs: Sequence[JobSpec], conn: Any) -> list[Added]:
+        """As :meth:`add` on a caller's blocking connection; works on a backend that is not open."""
+        ...
+
     def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
         """As :meth:`add` for any number, read as it goes; still all or none."""
         ...
 
     async def get_job(self, job_id: int) -> Job | None: ...
 
-    async def list_jobs(
-        self, where: JobFilter, limit: int, before_id: int | None, offset: int
-    ) -> list[Job]: ...
+    async def list_jobs(self, where: JobFilter, limit: int, before_id: int | None, offset: int) -> list[Job]: ...
 
     async def list_events(self, job_id: int) -> list[JobEvent]: ...
 
@@ -341,4 +343,3 @@ class Backend(Protocol):
         """Wake-ups, from one shared connection; reconnects for ever, and after each connection
         yields a signal without ids, since something may have been missed."""
         ...
-

@@ -67,8 +67,7 @@ def prepare(path: Path) -> None:
         names = {entry.name for entry in path.iterdir()} - {"lost+found"}
     except OSError as error:
         raise ConfigError(
-            f"The directory {path} of the embedded server cannot be used ({error.strerror}). "
-            "Give another path."
+            f"The directory {path} of the embedded server cannot be used ({error.strerror}). Give another path."
         ) from error
     if sys.platform != "win32" and path.stat().st_uid != os.geteuid():
         raise ConfigError(
@@ -140,9 +139,7 @@ def server_account(data: Path) -> Account | None:
     useradd = shutil.which("useradd")
     if found is None and useradd is not None:
         # Its exit code does not matter: another process may make the account at the same moment.
-        run(
-            [useradd, "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT_NAME], Path("/")
-        )
+        run([useradd, "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT_NAME], Path("/"))
         found = _account(ACCOUNT_NAME)
     found = found or _account("nobody")
     if found is None:

@@ -134,9 +134,7 @@ class Postgres:
     def _check_version(self, programs: Path) -> None:
         version_file = self._data / "PG_VERSION"
         if not version_file.exists():
-            raise ConfigError(
-                f"{self._data} is not a Postgres data directory. Move it away or give another path."
-            )
+            raise ConfigError(f"{self._data} is not a Postgres data directory. Move it away or give another path.")
         found = version_file.read_text().strip()
         major = _major_version(programs)
         if found != major:

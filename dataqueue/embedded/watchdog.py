@@ -15,7 +15,6 @@ that SIGKILL, a reused pid or another pid namespace cannot leave a wrong entry b
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -67,6 +66,7 @@ if sys.platform == "win32":
 
 else:
     import fcntl
+    import signal
 
     def try_lock(descriptor: int, *, shared: bool = False) -> bool:
         """Lock an open file without waiting; False if another holds it."""
@@ -121,8 +121,11 @@ def runs(target: Target, pid: int | None) -> bool:
     return any(("postgres.exe" if sys.platform == "win32" else target.data) in word for word in arguments)
 
 
-def shut_down(target: Target, pid: int | None) -> bool:
-    """Stop the server cleanly and wait for its end; the caller holds ``lock``. False if it did not end."""
+def shut_down(target: Target, pid: int | None, *, clean: bool = True) -> bool:
+    """Stop the server (kill it, if not ``clean``) and wait for its end; the caller holds ``lock``.
+
+    False if it did not end within :data:`STOP_SECONDS`.
+    """
     if pid is None or not runs(target, pid):
         return True
     if sys.platform == "win32":
@@ -131,7 +134,7 @@ def shut_down(target: Target, pid: int | None) -> bool:
         subprocess.run([target.pg_ctl, "stop", "-D", target.data, "-m", "fast", "-W"], check=False)
     else:
         try:
-            os.kill(pid, signal.Signals[target.signal_name])
+            os.kill(pid, signal.Signals[target.signal_name] if clean else signal.SIGKILL)
         except ProcessLookupError:
             return True
     deadline = time.monotonic() + STOP_SECONDS
@@ -142,9 +145,9 @@ def shut_down(target: Target, pid: int | None) -> bool:
     return True
 
 
-def _is_still(descriptor: int, path: Path) -> bool:
+def _is_replaced(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return not os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:
         return False
 
@@ -157,8 +160,9 @@ def _watch(target: Target, own_lock: int) -> None:
     idle_since: float | None = None
     while True:
         time.sleep(POLL_SECONDS if pid else POLL_SECONDS / 20)
-        # In a deleted directory the last known pid counts: the path may belong to another server by now.
-        known = recorded_pid(target) if _is_still(entry, home / "lock") else None
+        # If our directory was deleted and made anew, its pid file is another server's.
+        replaced = _is_replaced(entry, home / "lock")
+        known = None if replaced else recorded_pid(target)
         if known not in (None, pid):
             pid = known
             _log(f"the server has pid {pid}")
@@ -172,7 +176,8 @@ def _watch(target: Target, own_lock: int) -> None:
             unlock(users)
             idle_since = idle_since or time.monotonic()
             if time.monotonic() - idle_since >= GRACE_SECONDS:
-                stopped = shut_down(target, pid)
+                # A clean end would remove the socket of the other server; there are no data to save.
+                stopped = shut_down(target, pid, clean=not replaced)
                 _log(f"{'stopped' if stopped else 'cannot stop'} the unused server, pid {pid}")
                 unlock(own_lock)  # before ``lock``: the next starter must find no watchdog here
                 return

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released
 from dataqueue.definitions import Handler
@@ -139,7 +139,7 @@ class Attempt:
         return self._stopped_outcome()
 
     def _raised(self, error: BaseException) -> Outcome | None:
-        if isinstance(error, BaseExceptionGroup) and error.subgroup(LeaseLost) is not None:
+        if _contains_lease_lost(error):
             self.stop_reason = "lost"
         if self.stop_reason is not None:
             return self._stopped_outcome()
@@ -228,6 +228,14 @@ class Attempt:
     def _check_lease(self, stored: bool) -> None:
         if not stored:
             raise LeaseLost(self.job.id)
+
+
+def _contains_lease_lost(error: BaseException) -> bool:
+    """A TaskGroup wraps what its tasks raise."""
+    if isinstance(error, BaseExceptionGroup):
+        inner = cast("BaseExceptionGroup[BaseException]", error)
+        return inner.subgroup(LeaseLost) is not None
+    return False
 
 
 def storable(text: str) -> str:

@@ -10,13 +10,24 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
-from dataqueue.backends.base import Claimed, Completed, Failed, Held, Outcome, Pulse, Released, Signal, WorkerInfo
+from dataqueue.backends.base import (
+    Backend,
+    Claimed,
+    Completed,
+    Failed,
+    Held,
+    Outcome,
+    Pulse,
+    Released,
+    Signal,
+    WorkerInfo,
+)
 from dataqueue.definitions import Handler
 from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
 from dataqueue.events import Hook
@@ -73,9 +84,7 @@ class DrainResult:
 class Processor:
     """A worker in this process. Made by :meth:`dataqueue.JobQueue.create_processor`."""
 
-    def __init__(
-        self, queue: JobQueue, handlers: Mapping[str, Handler], **options: Unpack[ProcessorOptions]
-    ) -> None:
+    def __init__(self, queue: JobQueue, handlers: Mapping[str, Handler], **options: Unpack[ProcessorOptions]) -> None:
         self.queue = queue
         self.handlers = _chosen(handlers, options.get("job_types"))
         self.concurrency = check_integer(options.get("concurrency", 10), "concurrency", 1, 10_000)
@@ -83,9 +92,7 @@ class Processor:
         self.poll_interval = _seconds(options.get("poll_interval", timedelta(seconds=5)), "poll_interval", 0.01, 3600)
         self.lease = _seconds(options.get("lease", timedelta(seconds=30)), "lease", 1, 3600)
         self.grace = _seconds(options.get("grace", timedelta(seconds=5)), "grace", 0, 3600)
-        self.max_loop_block = _seconds(
-            options.get("max_loop_block", timedelta(minutes=5)), "max_loop_block", 1, 86_400
-        )
+        self.max_loop_block = _seconds(options.get("max_loop_block", timedelta(minutes=5)), "max_loop_block", 1, 86_400)
         prefetch = options.get("prefetch", self.concurrency)
         self._prefetch = Prefetch(check_integer(prefetch, "prefetch", 0, 10_000))
         name = options.get("worker_id")
@@ -212,12 +219,14 @@ class Processor:
                 try:
                     await backend.unregister_worker(self.worker_id)
                 except DataQueueError as error:
-                    logger.warning("Worker %s could not sign off (its row expires by itself): %s", self.worker_id, error)
+                    logger.warning(
+                        "Worker %s could not sign off (its row expires by itself): %s", self.worker_id, error
+                    )
             if self._executor is not None:
                 self._executor.shutdown(wait=False, cancel_futures=True)
                 self._executor = None
 
-    async def _open_patiently(self, patient: bool):  # noqa: ANN202
+    async def _open_patiently(self, patient: bool) -> Backend:
         delay = _FIRST_BACKOFF
         while True:
             try:
@@ -390,7 +399,7 @@ class Processor:
             self._listening_until = now + 30
         self._idle.came_short(look_again=first)
 
-    async def _quietly(self, operation) -> None:  # noqa: ANN001
+    async def _quietly(self, operation: Awaitable[None]) -> None:
         try:
             await operation
         except StoreUnavailable:
@@ -430,9 +439,7 @@ class Processor:
         announce = self.queue.hooks.wants("job:processing")
         while self._buffer and len(self._inflight) < self.concurrency and not (self._stopping and not self._accepting):
             _, job = self._buffer.popleft()
-            attempt = Attempt(
-                job, self.handlers[job.job_type], self.queue, self._threads, self.grace, self._on_over
-            )
+            attempt = Attempt(job, self.handlers[job.job_type], self.queue, self._threads, self.grace, self._on_over)
             self._inflight[job.id] = attempt
             attempt.started = loop.time()
             attempt.start(loop)

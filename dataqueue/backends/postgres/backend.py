@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
@@ -96,15 +96,13 @@ class PostgresBackend:
         self._where = describe(conninfo)
 
     @classmethod
-    def from_url(
-        cls, url: str, *, schema: str | None, tls: TLS | None, pool_size: tuple[int, int]
-    ) -> PostgresBackend:
+    def from_url(cls, url: str, *, schema: str | None, tls: TLS | None, pool_size: tuple[int, int]) -> PostgresBackend:
         conninfo, named = parse_url(url, tls)
         return cls(conninfo, None, schema or named, pool_size)
 
     @classmethod
     def from_pool(cls, pool: AnyPool, *, schema: str | None) -> PostgresBackend:
-        if not isinstance(pool, AsyncConnectionPool):
+        if not isinstance(pool, AsyncConnectionPool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(
                 f"pool must be a psycopg_pool.AsyncConnectionPool, not {type(pool).__name__}. "
                 "Use JobQueue.from_url() to let dataqueue make one."
@@ -163,7 +161,7 @@ class PostgresBackend:
             self._statements = None
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def connection(self) -> AsyncGenerator[AsyncConnection[Any]]:
         """A live connection in autocommit mode; a caller's pool gets it back as it was."""
         if self._pool is None:
             raise StoreUnavailable(f"The queue at {self.location()} is closed.")
@@ -180,7 +178,7 @@ class PostgresBackend:
                         await conn.set_autocommit(False)
 
     @asynccontextmanager
-    async def _live_connection(self, pool: AnyPool) -> AsyncIterator[AsyncConnection[Any]]:
+    async def _live_connection(self, pool: AnyPool) -> AsyncGenerator[AsyncConnection[Any]]:
         # Killed idle connections (fail-over, an administrator) are replaced before they are used.
         for _ in range(pool.max_size + 1):
             conn = await pool.getconn()
@@ -224,15 +222,15 @@ class PostgresBackend:
     async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
         return [item async for chunk in self.add_stream(specs, conn) for item in chunk]
 
-    async def add_stream(
-        self, specs: Iterable[JobSpec], conn: object | None = None
-    ) -> AsyncIterator[list[Added]]:
+    async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
         chunks = adding.chunked(specs)
         first = next(chunks, None)
         if first is None:
             return
         if isinstance(conn, psycopg.Connection):
-            yield self.add_sync(itertools.chain(first, itertools.chain.from_iterable(chunks)), conn)
+            yield self.add_sync(
+                itertools.chain(first, itertools.chain.from_iterable(chunks)), cast("Connection[Any]", conn)
+            )
             return
         async with self._adding_connection(conn) as target:
             if conn is None and len(first) < adding.CHUNK:
@@ -244,7 +242,7 @@ class PostgresBackend:
                     yield await self._run_steps(target, chunk)
 
     @asynccontextmanager
-    async def _adding_connection(self, conn: object | None) -> AsyncIterator[AsyncConnection[Any]]:
+    async def _adding_connection(self, conn: object | None) -> AsyncGenerator[AsyncConnection[Any]]:
         if conn is None:
             async with self.connection() as own:
                 yield own
@@ -406,9 +404,7 @@ class PostgresBackend:
         return [Reclaimed(row[0], row[1], row[2], row[3]) for row in await cursor.fetchall()]
 
     async def listen_for(self, topic: Topic, listener_id: str, seconds: float) -> None:
-        await self._write(
-            self.statements("listen_for"), {"topic": topic, "id": listener_id, "seconds": seconds}
-        )
+        await self._write(self.statements("listen_for"), {"topic": topic, "id": listener_id, "seconds": seconds})
 
     async def listen_no_more(self, topic: Topic, listener_id: str) -> None:
         await self._write(self.statements("listen_no_more"), {"topic": topic, "id": listener_id})
@@ -428,9 +424,7 @@ class PostgresBackend:
     async def migration_status(self) -> list[tuple[int, str, str | None]]:
         """Every migration: version, name, and when it was applied (None: not yet)."""
         with store_errors(self.location()):
-            return await asyncio.to_thread(
-                migrate.status, self.conninfo, self.connect_kwargs, self._given_schema
-            )
+            return await asyncio.to_thread(migrate.status, self.conninfo, self.connect_kwargs, self._given_schema)
 
 
 def _recording_steps(

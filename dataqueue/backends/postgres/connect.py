@@ -8,7 +8,7 @@ import re
 import select
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -111,7 +111,7 @@ def looks_dead(conn: psycopg.AsyncConnection[Any]) -> bool:
 
 
 @contextlib.contextmanager
-def store_errors(where: str) -> Iterator[None]:
+def store_errors(where: str) -> Generator[None]:
     """Turn the driver's errors into ours."""
     try:
         yield

@@ -17,9 +17,7 @@ from dataqueue.backends.postgres.statements import Statements
 class PostgresHeart:
     """One connection, opened at the first beat and anew after a failure."""
 
-    def __init__(
-        self, conninfo: str, kwargs: dict[str, Any], statements: Statements, shared: bool, where: str
-    ) -> None:
+    def __init__(self, conninfo: str, kwargs: dict[str, Any], statements: Statements, shared: bool, where: str) -> None:
         self._conninfo = conninfo
         self._kwargs = kwargs
         self._statements = statements

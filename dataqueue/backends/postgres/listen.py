@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ _RECONNECT_FIRST, _RECONNECT_LAST = 0.1, 5.0
 @asynccontextmanager
 async def listen(
     conninfo: str, kwargs: dict[str, Any], channel: str, where: str
-) -> AsyncIterator[AsyncIterator[Signal]]:
+) -> AsyncGenerator[AsyncIterator[Signal]]:
     """Signals from the channel; an empty signal of each topic after every connection."""
     queue: asyncio.Queue[Signal] = asyncio.Queue()
     task = asyncio.create_task(_keep_listening(conninfo, kwargs, channel, where, queue), name="dataqueue-listen")

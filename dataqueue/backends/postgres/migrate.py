@@ -154,7 +154,7 @@ class _Run:
         self.options = options
         self.cursor = conn.cursor(row_factory=tuple_row)
         self.schema = schema or self._current_schema()
-        self.say = options.report or (lambda _: None)
+        self.say: Callable[[str], None] = options.report or _say_nothing
 
     def _current_schema(self) -> str:
         found = self.cursor.execute(FIND_SCHEMA, {"schema": None}).fetchall()
@@ -296,6 +296,10 @@ class _Run:
         return cast(LiteralString, fill(text, self.schema))
 
 
+def _say_nothing(_: str) -> None:
+    pass
+
+
 def _statements(sql: str) -> Iterator[str]:
     lines = [line for line in sql.splitlines() if not line.lstrip().startswith("--")]
     for statement in "\n".join(lines).split(";"):
@@ -303,7 +307,7 @@ def _statements(sql: str) -> Iterator[str]:
             yield statement.strip()
 
 
-class _exclusive:  # noqa: N801 - reads as a statement
+class _exclusive:
     """The migration lock, polled for: a session that *waits* for it would hold a snapshot, and the
     index builds of the one that has the lock would wait for that snapshot for ever."""
 

@@ -66,7 +66,9 @@ def _errors(text: str | None) -> tuple[ErrorEntry, ...]:
 
 def event_from(row: tuple[Any, ...]) -> JobEvent:
     event_id, job_id, event_type, created_at, metadata = row
-    return JobEvent(event_id, job_id, event_type, created_at.astimezone(UTC), None if metadata is None else json.loads(metadata))
+    return JobEvent(
+        event_id, job_id, event_type, created_at.astimezone(UTC), None if metadata is None else json.loads(metadata)
+    )
 
 
 def worker_from(row: tuple[Any, ...]) -> WorkerRecord:

@@ -1,17 +1,17 @@
 -- Many jobs and their events, from one JSON array. Ids are drawn in the order given, so a job that
 -- stands earlier runs earlier; a repeated idempotency key yields the id of the job that has it.
 WITH given AS MATERIALIZED (
-    SELECT ord, nextval('{schema}.job_queue_id_seq') AS id, g.*,
+    SELECT nextval('{schema}.job_queue_id_seq') AS id, g.*,
            COALESCE(g.at, now() + COALESCE(g.delay, 0) * interval '1 ms') AS moment
     FROM ROWS FROM (json_to_recordset(%(jobs)s::json) AS (
         t text, p jsonb, pr int, at timestamptz, delay bigint, ma int, ms int, tags text[], k text,
         rd int, rb boolean, rm int)) WITH ORDINALITY
         AS g (t, p, pr, at, delay, ma, ms, tags, k, rd, rb, rm, ord)
-    ORDER BY ord
+    ORDER BY g.ord
 ), new AS (
     INSERT INTO {schema}.job_queue (id, job_type, payload, priority, run_at, due, max_attempts, timeout_ms, tags,
                                     idempotency_key, retry_delay, retry_backoff, retry_delay_max)
-    SELECT id, t, p, COALESCE(pr, 0), moment, moment <= now(), COALESCE(ma, 3), ms, tags, k, rd, rb, rm
+    SELECT id, t, COALESCE(p, 'null'), COALESCE(pr, 0), moment, moment <= now(), COALESCE(ma, 3), ms, tags, k, rd, rb, rm
     FROM given ORDER BY ord
     ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id, run_at

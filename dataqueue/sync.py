@@ -1,0 +1,395 @@
+"""SyncJobQueue: the same queue for code without an event loop, as in Django, Flask and scripts.
+
+Nothing is implemented twice: each call runs the async method on an event loop in a thread of its
+own (one for each queue, started on first use, and anew after a ``fork``).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from dataqueue.backends.base import Finding, Stats, WorkerRecord
+from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
+from dataqueue.definitions import AnyHandler, JobDefinition
+from dataqueue.events import HookName, Listener
+from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStatus, TagMode
+from dataqueue.options import JobDefaults, JobOptions, NewJob
+from dataqueue.queue import JobQueue
+from dataqueue.tls import TLS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from psycopg import Connection
+    from psycopg_pool import AsyncConnectionPool
+
+    from dataqueue.worker.context import JobContext, SyncJobContext
+
+P = TypeVar("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class SyncJobQueue:
+    """A :class:`dataqueue.JobQueue` whose methods block. ``queue`` is that JobQueue, as a worker needs it.
+
+    Safe to use from several threads, at module level, and across ``fork`` (``gunicorn --preload``).
+    Not for use inside a running event loop: that would block it.
+    """
+
+    def __init__(self, pool: AsyncConnectionPool[Any], *, schema: str | None = None) -> None:
+        self._set_up(JobQueue(pool, schema=schema))
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str | None = None,
+        *,
+        schema: str | None = None,
+        tls: TLS | None = None,
+        min_connections: int = DEFAULT_POOL_SIZE[0],
+        max_connections: int = DEFAULT_POOL_SIZE[1],
+    ) -> SyncJobQueue:
+        """See :meth:`dataqueue.JobQueue.from_url`."""
+        sync = cls.__new__(cls)
+        sync._set_up(
+            JobQueue.from_url(
+                url, schema=schema, tls=tls, min_connections=min_connections, max_connections=max_connections
+            )
+        )
+        return sync
+
+    def _set_up(self, queue: JobQueue) -> None:
+        self.queue = queue
+        self._lock = threading.Lock()
+        self._portal: BlockingPortal | None = None
+        self._portal_context: AbstractContextManager[BlockingPortal] | None = None
+        _forget_after_fork(self)
+
+    def run(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run an async operation of the queue and wait for it."""
+        with self._lock:
+            if self._portal is None:
+                self._portal_context = start_blocking_portal("asyncio", name="dataqueue-sync")
+                self._portal = self._portal_context.__enter__()
+            portal = self._portal
+        return portal.call(operation)
+
+    def _after_fork(self) -> None:
+        """In a forked child the portal's thread does not exist; its queue reopens by itself."""
+        self._lock = threading.Lock()
+        self._portal = self._portal_context = None
+
+    def close(self) -> None:
+        """Disconnect and end the thread. The queue opens again when it is used again."""
+        with self._lock:
+            portal, context = self._portal, self._portal_context
+            self._portal = self._portal_context = None
+        if portal is not None and context is not None:
+            portal.call(self.queue.close)
+            context.__exit__(None, None, None)
+
+    def __enter__(self) -> SyncJobQueue:
+        self.run(self.queue.open)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def migrate(self, *, shared_typescript: bool = False) -> list[str]:
+        """See :meth:`dataqueue.JobQueue.migrate`."""
+        return self.run(lambda: self.queue.migrate(shared_typescript=shared_typescript))
+
+    # -- definitions --------------------------------------------------------------------------------
+
+    @overload
+    def job(self, function: Callable[[P, JobContext], Awaitable[R]], /) -> SyncJobDefinition[P, R]: ...
+    @overload
+    def job(self, function: Callable[[P], Awaitable[R]], /) -> SyncJobDefinition[P, R]: ...
+    @overload
+    def job(self, function: Callable[[P, SyncJobContext], R], /) -> SyncJobDefinition[P, R]: ...
+    @overload
+    def job(self, function: Callable[[P], R], /) -> SyncJobDefinition[P, R]: ...
+    @overload
+    def job(self, name: str | None = None, /, **defaults: Unpack[JobDefaults]) -> _SyncJobDecorator: ...
+    def job(self, function: AnyHandler | str | None = None, /, **defaults: Unpack[JobDefaults]) -> Any:
+        """See :meth:`dataqueue.JobQueue.job`."""
+        if callable(function):
+            return SyncJobDefinition(self, self.queue.define(function, None, defaults))
+        return _SyncJobDecorator(self, function, defaults)
+
+    # -- adding -------------------------------------------------------------------------------------
+
+    def add_job(
+        self,
+        job_type: str,
+        payload: object = None,
+        *,
+        conn: Connection[Any] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> SyncJobHandle[Any]:
+        """See :meth:`dataqueue.JobQueue.add_job`. With ``conn`` the job is added on it, in this thread."""
+        if conn is None:
+            return SyncJobHandle(self, self.run(lambda: self.queue.add_job(job_type, payload, **options)))
+        return SyncJobHandle(self, self.queue.add_all_sync([NewJob(job_type, payload, options)], conn)[0])
+
+    def add_jobs(
+        self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Connection[Any] | None = None
+    ) -> SyncAddedJobs[Any]:
+        """See :meth:`dataqueue.JobQueue.add_jobs`."""
+        if conn is None:
+            return SyncAddedJobs(self, self.run(lambda: self.queue.add_jobs(jobs)))
+        return SyncAddedJobs(self, self.queue.add_all_sync(jobs, conn))
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def get_job(self, job_id: int) -> Job | None:
+        """See :meth:`dataqueue.JobQueue.get_job`."""
+        return self.run(lambda: self.queue.get_job(job_id))
+
+    def require_job(self, job_id: int) -> Job:
+        """See :meth:`dataqueue.JobQueue.require_job`."""
+        return self.run(lambda: self.queue.require_job(job_id))
+
+    def get_jobs(
+        self,
+        *,
+        status: JobStatus | Iterable[JobStatus] | None = None,
+        job_type: str | Iterable[str] | None = None,
+        priority: int | None = None,
+        tags: Iterable[str] | None = None,
+        tag_mode: TagMode = "all",
+        run_after: datetime | None = None,
+        run_before: datetime | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 100,
+        cursor: int | None = None,
+        offset: int = 0,
+    ) -> JobPage:
+        """See :meth:`dataqueue.JobQueue.get_jobs`."""
+        return self.run(
+            lambda: self.queue.get_jobs(
+                status=status,
+                job_type=job_type,
+                priority=priority,
+                tags=tags,
+                tag_mode=tag_mode,
+                run_after=run_after,
+                run_before=run_before,
+                created_after=created_after,
+                created_before=created_before,
+                limit=limit,
+                cursor=cursor,
+                offset=offset,
+            )
+        )
+
+    def get_jobs_by_status(
+        self, status: JobStatus, *, limit: int = 100, cursor: int | None = None, offset: int = 0
+    ) -> JobPage:
+        """See :meth:`dataqueue.JobQueue.get_jobs_by_status`."""
+        return self.get_jobs(status=status, limit=limit, cursor=cursor, offset=offset)
+
+    def get_jobs_by_tags(
+        self,
+        tags: Iterable[str],
+        mode: TagMode = "all",
+        *,
+        limit: int = 100,
+        cursor: int | None = None,
+        offset: int = 0,
+    ) -> JobPage:
+        """See :meth:`dataqueue.JobQueue.get_jobs_by_tags`."""
+        return self.get_jobs(tags=tags, tag_mode=mode, limit=limit, cursor=cursor, offset=offset)
+
+    def get_all_jobs(self, *, limit: int = 100, cursor: int | None = None, offset: int = 0) -> JobPage:
+        """See :meth:`dataqueue.JobQueue.get_all_jobs`."""
+        return self.get_jobs(limit=limit, cursor=cursor, offset=offset)
+
+    def get_job_events(self, job_id: int) -> list[JobEvent]:
+        """See :meth:`dataqueue.JobQueue.get_job_events`."""
+        return self.run(lambda: self.queue.get_job_events(job_id))
+
+    def stats(self) -> Stats:
+        """See :meth:`dataqueue.JobQueue.stats`."""
+        return self.run(self.queue.stats)
+
+    def list_workers(self) -> list[WorkerRecord]:
+        """See :meth:`dataqueue.JobQueue.list_workers`."""
+        return self.run(self.queue.list_workers)
+
+    def doctor(self) -> list[Finding]:
+        """See :meth:`dataqueue.JobQueue.doctor`."""
+        return self.run(self.queue.doctor)
+
+    def wait_for_job(self, job_id: int, *, timeout: float | timedelta | None = None) -> Job:
+        """See :meth:`dataqueue.JobQueue.wait_for_job`."""
+        return self.run(lambda: self.queue.wait_for_job(job_id, timeout=timeout))
+
+    # -- changing -----------------------------------------------------------------------------------
+
+    def cancel_job(self, job_id: int) -> bool:
+        """See :meth:`dataqueue.JobQueue.cancel_job`."""
+        return self.run(lambda: self.queue.cancel_job(job_id))
+
+    def retry_job(self, job_id: int, *, force: bool = False) -> bool:
+        """See :meth:`dataqueue.JobQueue.retry_job`."""
+        return self.run(lambda: self.queue.retry_job(job_id, force=force))
+
+    # -- hooks --------------------------------------------------------------------------------------
+
+    def on(self, name: HookName, listener: Listener) -> None:
+        """See :meth:`dataqueue.JobQueue.on`. Listeners are called in the queue's own thread."""
+        self.queue.on(name, listener)
+
+    def once(self, name: HookName, listener: Listener) -> None:
+        """See :meth:`dataqueue.JobQueue.once`."""
+        self.queue.once(name, listener)
+
+    def off(self, name: HookName, listener: Listener) -> None:
+        """See :meth:`dataqueue.JobQueue.off`."""
+        self.queue.off(name, listener)
+
+    def remove_all_listeners(self, name: HookName | None = None) -> None:
+        """See :meth:`dataqueue.JobQueue.remove_all_listeners`."""
+        self.queue.remove_all_listeners(name)
+
+
+class SyncJobHandle(Generic[R]):
+    """A :class:`dataqueue.JobHandle` whose methods block."""
+
+    def __init__(self, sync: SyncJobQueue, handle: JobHandle[R]) -> None:
+        self._sync = sync
+        self._handle = handle
+
+    @property
+    def id(self) -> int:
+        return self._handle.id
+
+    @property
+    def created(self) -> bool:
+        """Whether this call added the job; False if the idempotency key was taken."""
+        return self._handle.created
+
+    def wait(self, timeout: float | timedelta | None = None) -> Job:
+        """See :meth:`dataqueue.JobHandle.wait`."""
+        return self._sync.run(lambda: self._handle.wait(timeout))
+
+    def result(self, timeout: float | timedelta | None = None) -> R:
+        """See :meth:`dataqueue.JobHandle.result`."""
+        return self._sync.run(lambda: self._handle.result(timeout))
+
+    def refresh(self) -> Job:
+        """See :meth:`dataqueue.JobHandle.refresh`."""
+        return self._sync.run(self._handle.refresh)
+
+    def cancel(self) -> bool:
+        """See :meth:`dataqueue.JobHandle.cancel`."""
+        return self._sync.run(self._handle.cancel)
+
+    def __repr__(self) -> str:
+        return f"SyncJobHandle(id={self.id}, created={self.created})"
+
+
+class SyncAddedJobs(Sequence[SyncJobHandle[R]], Generic[R]):
+    """The handles of a bulk add, in the order of its jobs."""
+
+    def __init__(self, sync: SyncJobQueue, added: AddedJobs[R]) -> None:
+        self._sync = sync
+        self._added = added
+
+    @property
+    def ids(self) -> list[int]:
+        return self._added.ids
+
+    @overload
+    def __getitem__(self, index: int) -> SyncJobHandle[R]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[SyncJobHandle[R]]: ...
+    def __getitem__(self, index: int | slice) -> SyncJobHandle[R] | list[SyncJobHandle[R]]:
+        if isinstance(index, slice):
+            return [SyncJobHandle(self._sync, handle) for handle in self._added[index]]
+        return SyncJobHandle(self._sync, self._added[index])
+
+    def __len__(self) -> int:
+        return len(self._added)
+
+    def __iter__(self) -> Iterator[SyncJobHandle[R]]:
+        return (SyncJobHandle(self._sync, handle) for handle in self._added)
+
+
+class SyncJobDefinition(Generic[P, R]):
+    """A :class:`dataqueue.JobDefinition` whose ``add`` blocks."""
+
+    def __init__(self, sync: SyncJobQueue, definition: JobDefinition[P, R]) -> None:
+        self._sync = sync
+        self.definition = definition
+        self.name = definition.name
+        self.__doc__ = definition.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.definition(*args, **kwargs)
+
+    def add(
+        self, payload: P, *, conn: Connection[Any] | None = None, **options: Unpack[JobOptions]
+    ) -> SyncJobHandle[R]:
+        """Add one job of this type. See :meth:`dataqueue.JobQueue.add_job`."""
+        if conn is None:
+            return SyncJobHandle(self._sync, self._sync.run(lambda: self.definition.add(payload, **options)))
+        return self.add_many([payload], conn=conn, **options)[0]
+
+    def add_many(
+        self, payloads: Iterable[P], *, conn: Connection[Any] | None = None, **options: Unpack[JobOptions]
+    ) -> SyncAddedJobs[R]:
+        """Add many jobs of this type. See :meth:`dataqueue.JobQueue.add_jobs`."""
+        if conn is None:
+            return SyncAddedJobs(self._sync, self._sync.run(lambda: self.definition.add_many(payloads, **options)))
+        jobs = [self.new(payload, **options) for payload in payloads]
+        codec = self.definition.handler.result
+        return SyncAddedJobs(self._sync, self._sync.queue.add_all_sync(jobs, conn, codec))
+
+    def new(self, payload: P, **options: Unpack[JobOptions]) -> NewJob:
+        """A job of this type for ``queue.add_jobs``."""
+        return self.definition.new(payload, **options)
+
+    def __repr__(self) -> str:
+        return repr(self.definition)
+
+
+class _SyncJobDecorator:
+    def __init__(self, sync: SyncJobQueue, name: str | None, defaults: JobDefaults) -> None:
+        self._sync = sync
+        self._name = name
+        self._defaults = defaults
+
+    @overload
+    def __call__(self, function: Callable[[P, JobContext], Awaitable[R]], /) -> SyncJobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P], Awaitable[R]], /) -> SyncJobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P, SyncJobContext], R], /) -> SyncJobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P], R], /) -> SyncJobDefinition[P, R]: ...
+    def __call__(self, function: AnyHandler, /) -> SyncJobDefinition[Any, Any]:
+        return SyncJobDefinition(self._sync, self._sync.queue.define(function, self._name, self._defaults))
+
+
+def _forget_after_fork(sync: SyncJobQueue) -> None:
+    reference = weakref.ref(sync)
+
+    def forget() -> None:
+        alive = reference()
+        if alive is not None:
+            alive._after_fork()  # pyright: ignore[reportPrivateUsage]
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget)
