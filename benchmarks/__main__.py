@@ -77,6 +77,7 @@ def _store(url: str | None) -> Iterator[PostgresStore]:
         from dataqueue.embedded import start_postgres
 
         with tempfile.TemporaryDirectory(prefix="dataqueue-bench-", ignore_cleanup_errors=True) as folder:
+            Path(folder).chmod(0o711)  # root's Postgres runs as another account, which has to pass through
             server = start_postgres(Path(folder) / "postgres", settings=_SERVER)
             try:
                 with _store(server.url) as store:

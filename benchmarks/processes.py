@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-_RUN = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module(sys.argv[1], alter_sys=True)"
+_RUN = """
+import runpy, sys
+sys.path.append(sys.argv.pop(1))
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
 
 
 def prefer_installed() -> None:
@@ -26,20 +30,17 @@ class Child:
     """``benchmarks.MODULE`` at work: a line of JSON says what it found."""
 
     def __init__(self, module: str, task: str, **arguments: object) -> None:
-        code = _RUN.replace("alter_sys", "run_name='__main__', alter_sys")
-        command = [sys.executable, "-P", "-c", code, str(ROOT), f"benchmarks.{module}", task, json.dumps(arguments)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-P", "-c", _RUN, str(ROOT), f"benchmarks.{module}", task, json.dumps(arguments)]
+        self._what = f"{module} {task}"
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def read(self) -> Any:
         """The next line it prints."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._process.args!r:.2000} ended with code {self._process.wait(10)}")
+            raise RuntimeError(f"The process for {self._what} ended with code {self._process.wait(10)}.")
         return json.loads(line)
-
-    def close(self) -> None:
-        self._process.communicate(timeout=60)
 
     def __enter__(self) -> Child:
         return self
@@ -47,4 +48,4 @@ class Child:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if error is not None:
             self._process.kill()
-        self.close()
+        self._process.communicate(timeout=60)

@@ -69,7 +69,7 @@ _HISTORY: LiteralString = """
 WITH new AS (
     INSERT INTO job_queue (job_type, payload, status, attempts, run_at, created_at, updated_at, started_at,
                            completed_at)
-    SELECT CASE WHEN n % 2 = 0 THEN 'noop' ELSE 'other' END, jsonb_build_object('n', n), 'completed', 1,
+    SELECT CASE WHEN n %% 2 = 0 THEN 'noop' ELSE 'other' END, jsonb_build_object('n', n), 'completed', 1,
            moment, moment, moment, moment, moment
     FROM (SELECT n, now() - n * interval '1 second' AS moment FROM generate_series(1, %(jobs)s::int) n) given
     RETURNING id

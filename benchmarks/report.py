@@ -77,7 +77,8 @@ class Figure:
 
     def _spread(self, values: list[float]) -> str:
         middle, low, high = (_number(value) for value in (statistics.median(values), min(values), max(values)))
-        return f"{middle} {self.unit} ({low}–{high})" if len(values) > 1 else f"{middle} {self.unit}"
+        unit = self.unit if self.unit.startswith("/") else f" {self.unit}"
+        return f"{middle}{unit} ({low}–{high})" if len(values) > 1 else f"{middle}{unit}"
 
 
 _HEADINGS = ("", "ours", "reference", "ratio", "target", "", "final", "")

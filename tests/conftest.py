@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from support import Working
 
 from dataqueue import JobQueue, Processor, ProcessorOptions
 from dataqueue.backends.postgres.migrate import MigrateOptions, migrate
-
-DEADLINE = 30.0
-"""Seconds after which what a test waits for is held to be lost. Never an expectation of speed."""
 
 _numbers = itertools.count(1)
 
@@ -113,9 +109,6 @@ def queue(make_queue: Callable[..., JobQueue]) -> JobQueue:
     return make_queue()
 
 
-Working = Callable[..., Awaitable[Processor]]
-
-
 @pytest.fixture
 async def working() -> AsyncIterator[Working]:
     """Start workers that are stopped at the end of the test: ``await working(queue, handlers, …)``."""
@@ -131,17 +124,3 @@ async def working() -> AsyncIterator[Working]:
     yield start
     for processor in processors:
         await processor.stop_and_drain(0)
-
-
-async def until(condition: Callable[[], Any], what: str = "it") -> Any:
-    """Wait for a condition (which may be a coroutine function) to hold, and return its value."""
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not happen within {DEADLINE:g} s")
-        await asyncio.sleep(0.01)

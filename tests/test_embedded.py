@@ -133,10 +133,10 @@ def test_postgres_keeps_its_data_and_changes_nothing_above_it(path: Path) -> Non
         query(server, "CREATE TABLE kept AS SELECT 42 AS answer")
         again = start_postgres(path)
         assert again.pid == server.pid
-        again.stop(wait=True)  # no effect on the server: the first hold counts too
+        assert not again.stop(wait=True)  # no effect on the server: the first hold counts too
         assert query(server, "SELECT answer FROM kept") == 42
-    server.stop(wait=True)
-    server.stop()
+    assert server.stop(wait=True)
+    assert not server.stop()
     assert not alive(server.pid)
     with start_postgres(path) as server:
         assert query(server, "SELECT answer FROM kept") == 42
@@ -246,6 +246,9 @@ def test_long_and_odd_paths(path: Path, kind: str) -> None:
         assert (query(server, "SELECT 1") == 1) if kind == "postgres" else valkey(server).ping()
     server.stop(wait=True)
     assert not alive(server.pid)
+    sockets = home.socket_directory(odd, ".s.PGSQL.5432" if kind == "postgres" else "valkey.sock")
+    assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+    sockets.rmdir()
 
 
 @pytest.mark.parametrize("start", [start_postgres, start_valkey])

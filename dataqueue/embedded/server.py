@@ -87,16 +87,16 @@ class EmbeddedServer:
     _target: Target = field(repr=False)
     _hold: Hold = field(repr=False, compare=False)
 
-    def stop(self, *, wait: bool = False) -> None:
-        """Give up this caller's hold; may be called again. The end of the process gives it up too.
+    def stop(self, *, wait: bool = False) -> bool:
+        """Give up this caller's hold; may be called again. Say whether the server is known to be down.
 
-        The server is stopped when nobody has held it for about two seconds. With ``wait``, it is stopped
-        before this returns, unless somebody else uses it; do so before you delete its directory.
-        Raises :class:`StoreUnavailable` if the server is to be stopped and does not within a minute.
+        Only this and the end of the process give the hold up, not the loss of the object. The server is
+        stopped when nobody has held it for about two seconds. With ``wait``, it is stopped before this
+        returns, unless somebody else uses it; do so, and look at the answer, before you delete its
+        directory. Raises :class:`StoreUnavailable` if the server does not stop within a minute.
         """
         self._hold.release()
-        if wait and self.path.exists():
-            _stop_if_unused(self._target)
+        return wait and (not self.path.exists() or _stop_if_unused(self._target))
 
     def __enter__(self) -> EmbeddedServer:
         return self
@@ -161,7 +161,7 @@ def _ensure_watchdog(target: Target) -> None:
         raise StoreUnavailable(f"The watchdog of the embedded server did not start: {outcome.output}")
 
 
-def _stop_if_unused(target: Target) -> None:
+def _stop_if_unused(target: Target) -> bool:
     with _exclusive(Path(target.home, "lock")):
         users = open_lock(Path(target.home, "users"))
         try:
@@ -170,6 +170,7 @@ def _stop_if_unused(target: Target) -> None:
             os.close(users)
         if unused and not shut_down(target, recorded_pid(target)):
             raise StoreUnavailable(f"The embedded server in {target.home} does not stop; see its log.")
+        return unused
 
 
 @contextmanager

@@ -54,6 +54,7 @@ class Attempt:
         "queue",
         "started",
         "stop_reason",
+        "was_abandoned",
     )
 
     def __init__(
@@ -72,6 +73,7 @@ class Attempt:
         self.stop_reason: StopReason | None = None
         self.output_set = False
         self.started = 0.0
+        self.was_abandoned = False
         self.error: BaseException | None = None
         self._executor = executor
         self._grace = grace
@@ -199,7 +201,13 @@ class Attempt:
             "are refused. Let it end on CancelledError, or look at ctx.aborted.",
             self.job.id, self.job.job_type, self._grace, self.stop_reason,
         )  # fmt: skip
+        self.was_abandoned = True
         self._finish(self._stopped_outcome())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the handler has not come to an end, even if the attempt is over."""
+        return self._task is not None and not self._task.done()
 
     def _finish(self, outcome: Outcome | None) -> None:
         if self.is_over:

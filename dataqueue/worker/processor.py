@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 from dataqueue.backends.base import (
     Backend,
     Claimed,
-    Completed,
     Failed,
     Held,
     Outcome,
@@ -32,8 +31,9 @@ from dataqueue.definitions import Handler
 from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
 from dataqueue.events import Hook
 from dataqueue.options import check_integer, check_job_type, check_name
-from dataqueue.worker.attempt import Attempt, storable
+from dataqueue.worker.attempt import Attempt
 from dataqueue.worker.leases import BEATS_A_LEASE, EXPIRY_SHARE, RECLAIMS_A_LEASE, Heartbeat
+from dataqueue.worker.outbox import Outbox
 from dataqueue.worker.pace import Idle, Prefetch
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class ProcessorOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class DrainResult:
-    """What a drain came to. ``left`` are jobs whose handlers still run here; the store will give them
-    to another worker when the lease is over. ``handed_back`` cost no attempt."""
+    """What a drain came to: how many jobs ended, which were handed back (that costs no attempt), and
+    whose handlers still run here although they were told to stop: ``left``. End the process."""
 
     finished: int = 0
     handed_back: list[int] = field(default_factory=list[int])
@@ -102,19 +102,16 @@ class Processor:
         self._types = sorted(self.handlers)
         self._inflight: dict[int, Attempt] = {}
         self._buffer: deque[tuple[float, Claimed]] = deque()
-        self._outcomes: list[tuple[Outcome, Attempt | None]] = []
-        self._sending: list[tuple[Outcome, Attempt | None]] = []
+        self._abandoned: list[Attempt] = []
+        self._outbox = Outbox(queue)
         self._wake = asyncio.Event()
         self._idle = Idle(self.poll_interval)
         self._listening_until = 0.0
         self._stopping = False
         self._accepting = True
         self._suspect = False
-        self._finished = 0
-        self._handed_back: list[int] = []
         self._main: asyncio.Task[int] | None = None
         self._executor: ThreadPoolExecutor | None = None
-        self._drained = asyncio.Event()
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -158,7 +155,7 @@ class Processor:
         an attempt. Jobs that were claimed but not begun are handed back at once.
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        before = self._finished
+        before = self._outbox.finished
         self.stop()
         if self._main is not None:
             done, _ = await asyncio.wait({self._main}, timeout=seconds)
@@ -167,7 +164,7 @@ class Processor:
                     attempt.stop("shutdown")
                 await asyncio.wait({self._main}, timeout=self.grace + 10)
         left = [*self._inflight, *self._left_behind()]
-        return DrainResult(self._finished - before, list(self._handed_back), left)
+        return DrainResult(self._outbox.finished - before, list(self._outbox.handed_back), left)
 
     async def __aenter__(self) -> Processor:
         return self
@@ -179,7 +176,7 @@ class Processor:
         if self.is_running():
             raise ConfigError("This processor runs already. Make another one, or stop_and_drain() this one first.")
         self._stopping, self._accepting = False, True
-        self._handed_back.clear()
+        self._outbox.handed_back.clear()
 
     async def _join(self) -> int:
         assert self._main is not None
@@ -266,8 +263,8 @@ class Processor:
             if not self._accepting:
                 self._hand_back_buffer()
             want = self._want(limit, taken)
-            if self._outcomes or want:
-                if self._outcomes and len(self._outcomes) < len(self._inflight) and not self._stopping:
+            if self._outbox or want:
+                if 0 < len(self._outbox) < len(self._inflight) and not self._stopping:
                     await asyncio.sleep(_GATHER_SECONDS)
                 try:
                     got = await self._cycle(want)
@@ -300,22 +297,18 @@ class Processor:
         backend = self.queue.backend
         if self._suspect and want:
             await self._release_unknown()
-        self._sending, self._outcomes = self._outcomes, []
         promote = want > 0 and self._idle.should_promote()
         try:
-            outcomes = [outcome for outcome, _ in self._sending]
-            cycle = await backend.cycle(self.worker_id, outcomes, self._types, want, promote)
+            cycle = await backend.cycle(self.worker_id, self._outbox.take(), self._types, want, promote)
         except StoreUnavailable:
             self._suspect = True
-            self._outcomes[:0] = self._sending
+            self._outbox.not_sent()
             raise
         except Exception as error:
             self._suspect = True
-            await self._record_one_by_one(error)
+            await self._outbox.record_one_by_one(self.worker_id, error)
             return 0
-        finally:
-            sent, self._sending = self._sending, []
-        self._recorded(sent, set(cycle.lost))
+        self._outbox.recorded(cycle)
         if promote:
             self._idle.promoted(cycle.next_due_ms)
         now = time.monotonic()
@@ -324,61 +317,13 @@ class Processor:
         self._fill_slots()
         return len(cycle.jobs)
 
-    def _recorded(self, sent: list[tuple[Outcome, Attempt | None]], lost: set[Held]) -> None:
-        for outcome, attempt in sent:
-            if (outcome.id, outcome.lease_id) in lost:
-                logger.warning(
-                    "Job %s: this worker's lease was lost before its outcome (%s) could be recorded; nothing was "
-                    "changed.", outcome.id, type(outcome).__name__.lower(),
-                )  # fmt: skip
-                continue
-            if isinstance(outcome, Released):
-                self._handed_back.append(outcome.id)
-                continue
-            self._finished += 1
-            if attempt is not None:
-                self._announce(outcome, attempt)
-
-    def _announce(self, outcome: Outcome, attempt: Attempt) -> None:
-        hooks, job = self.queue.hooks, attempt.job
-        if isinstance(outcome, Completed):
-            if hooks.wants("job:completed"):
-                hooks.emit(Hook("job:completed", job.id, job.job_type))
-        elif isinstance(outcome, Failed):
-            will_retry = outcome.retry_ms is not None
-            hooks.emit(Hook("job:failed", job.id, job.job_type, error=attempt.error, will_retry=will_retry))
-        else:
-            hooks.emit(Hook("job:cancelled", job.id, job.job_type))
-
-    async def _record_one_by_one(self, error: Exception) -> None:
-        """Something in the batch is poison to the store. Record the rest; fail that one, saying why."""
-        pending, self._sending = self._sending, []
-        if not pending:
-            raise error
-        logger.error("A batch of outcomes was refused (%s); recording them one by one.", error)
-        backend = self.queue.backend
-        for outcome, attempt in pending:
-            try:
-                cycle = await backend.cycle(self.worker_id, [outcome], self._types, 0, False)
-            except StoreUnavailable:
-                self._outcomes.append((outcome, attempt))
-            except Exception as refusal:
-                if isinstance(outcome, Failed):
-                    logger.exception("The failure of job %s cannot be recorded; its lease will run out.", outcome.id)
-                    continue
-                message = storable(f"The outcome could not be stored: {refusal}")
-                failed = Failed(outcome.id, outcome.lease_id, message, "handler_error", None)
-                self._outcomes.append((failed, attempt))
-            else:
-                self._recorded([(outcome, attempt)], set(cycle.lost))
-
     async def _release_unknown(self) -> None:
         """The answer to a claim was lost: the store may think that we hold jobs that we know nothing of."""
         held = await self.queue.backend.list_held(self.worker_id)
         known = set(self._held())
         for job_id, lease_id in held:
             if (job_id, lease_id) not in known:
-                self._outcomes.append((Released(job_id, lease_id), None))
+                self._outbox.put(Released(job_id, lease_id))
         self._suspect = False
 
     async def _pace(self, got: int, want: int, limit: int | None) -> None:
@@ -424,11 +369,11 @@ class Processor:
         self._listening_until = 0.0
         self._idle.look_now()
         if self._stopping and failures > 5 and not self._inflight:
-            self._outcomes.clear()  # nobody will be there to record them; the leases run out
+            self._outbox.forget()
         await asyncio.sleep(delay)
 
     def _is_done(self, limit: int | None) -> bool:
-        if self._inflight or self._outcomes or self._buffer:
+        if self._inflight or self._outbox or self._buffer:
             return False
         return not self._accepting or limit is not None
 
@@ -440,6 +385,9 @@ class Processor:
         while self._buffer and len(self._inflight) < self.concurrency and not (self._stopping and not self._accepting):
             _, job = self._buffer.popleft()
             attempt = Attempt(job, self.handlers[job.job_type], self.queue, self._threads, self.grace, self._on_over)
+            earlier = self._inflight.get(job.id)
+            if earlier is not None:  # taken from us and claimed again, before a heartbeat could tell
+                earlier.stop("lost")
             self._inflight[job.id] = attempt
             attempt.started = loop.time()
             attempt.start(loop)
@@ -452,7 +400,10 @@ class Processor:
         return self._executor
 
     def _on_over(self, attempt: Attempt, outcome: Outcome | None) -> None:
-        self._inflight.pop(attempt.job.id, None)
+        if self._inflight.get(attempt.job.id) is attempt:
+            del self._inflight[attempt.job.id]
+        if attempt.is_running and outcome is not None and attempt.was_abandoned:
+            self._abandoned = [one for one in self._abandoned if one.is_running] + [attempt]
         self._prefetch.observe(asyncio.get_running_loop().time() - attempt.started)
         if outcome is None:
             logger.warning("Job %s (%s): lease lost, the attempt ends here.", attempt.job.id, attempt.job.job_type)
@@ -463,7 +414,7 @@ class Processor:
                     attempt.job.id, attempt.job.job_type, attempt.job.attempts, attempt.job.max_attempts,
                     outcome.message, exc_info=attempt.error if outcome.error_type else None,
                 )  # fmt: skip
-            self._outcomes.append((outcome, attempt))
+            self._outbox.put(outcome, attempt)
         if self._buffer:
             self._fill_slots()
         self._wake.set()
@@ -471,7 +422,7 @@ class Processor:
     def _hand_back_buffer(self) -> None:
         while self._buffer:
             _, job = self._buffer.popleft()
-            self._outcomes.append((Released(job.id, job.lease_id), None))
+            self._outbox.put(Released(job.id, job.lease_id))
 
     def _hand_back_stale(self) -> None:
         """What waits for a slot here could be running elsewhere."""
@@ -481,17 +432,16 @@ class Processor:
             self._hand_back_buffer()
 
     def _left_behind(self) -> list[int]:
-        return []
+        return [attempt.job.id for attempt in self._abandoned if attempt.is_running]
 
     # -- leases ---------------------------------------------------------------------------------------
 
     def _held(self) -> list[Held]:
         """All that this worker owns. Also read from the heartbeat's thread: copies, no iteration."""
-        waiting = [outcome for outcome, _ in [*self._outcomes, *self._sending]]
         return [
             *((attempt.job.id, attempt.job.lease_id) for attempt in list(self._inflight.values())),
             *((job.id, job.lease_id) for _, job in list(self._buffer)),
-            *((outcome.id, outcome.lease_id) for outcome in waiting),
+            *self._outbox.held(),
         ]
 
     def _on_pulse(self, pulse: Pulse) -> None:

@@ -50,6 +50,17 @@ _LOCK_WAIT = 0.2
 _LOCK_TIMEOUT: LiteralString = "SET LOCAL lock_timeout = '5s'"
 _LOCK_TRIES = 12
 
+_SCHEMA_EXISTS: LiteralString = "SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s"
+_COLUMNS: LiteralString = """
+SELECT attname FROM pg_attribute
+WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped"""
+
+# Of its first migration: what a table must have to be taken for its.
+_TYPESCRIPT_COLUMNS = {
+    "id", "job_type", "payload", "status", "created_at", "updated_at", "locked_at", "locked_by", "attempts",
+    "max_attempts", "next_attempt_at", "priority", "run_at", "pending_reason", "error_history",
+}  # fmt: skip
+
 _VERSIONS: LiteralString = cast(
     LiteralString,
     """
@@ -132,7 +143,7 @@ def migrate(conninfo: str, kwargs: dict[str, Any], schema: str | None, options: 
         run = _Run(conn, schema, options)
         if options.dry_run:
             return run.plan()
-        with _exclusive(conn):
+        with _exclusive(conn, run.say):
             return run.apply()
 
 
@@ -171,34 +182,48 @@ class _Run:
         return {version: (name, at) for version, name, at in self.cursor.execute(sql).fetchall()}
 
     def plan(self) -> list[str]:
-        applied, shared = self.applied(), self._is_shared()
+        missing, shared = self._missing()
         return [
             f"-- {item.version:04d}_{item.name}{' (shared with TypeScript)' if shared else ''}\n"
             f"{item.sql(self.schema, shared).strip()}\n"
-            for item in migrations()
-            if item.version not in applied
+            for item in missing
         ]
 
     def apply(self) -> list[str]:
-        applied = self.applied()
-        newest = max(applied, default=0)
-        if newest > latest_version():
-            check_version(newest, f"schema {self.schema}")
-        missing = [item for item in migrations() if item.version not in applied]
+        missing, shared = self._missing()
         if not missing:
             return []
-        shared = self._is_shared()
-        created_tables = not self._exists("job_queue")
-        self.cursor.execute(self._fill(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(self.schema)}"))
+        if not self.cursor.execute(_SCHEMA_EXISTS, {"schema": self.schema}).fetchall():
+            # Not IF NOT EXISTS: that asks for the right to create schemas even where there is nothing to do.
+            self.cursor.execute(self._fill("CREATE SCHEMA {schema}"))
         self.cursor.execute(self._fill(_VERSIONS))
         done: list[str] = []
         for item in missing:
             self.say(f"{item.version:04d}_{item.name}")
             self._apply_one(item, shared)
             done.append(f"{item.version:04d}_{item.name}")
-        if shared and created_tables:
-            self._record_typescript_migrations()
         return done
+
+    def _missing(self) -> tuple[list[Migration], bool]:
+        """What is to be applied, and whether the tables are (to be) shared."""
+        applied = self.applied()
+        newest = max(applied, default=0)
+        if newest > latest_version():
+            check_version(newest, f"schema {self.schema}")
+        shared = self._is_shared()
+        if not applied and self._exists("job_queue"):
+            self._check_adoptable()
+        return [item for item in migrations() if item.version not in applied], shared
+
+    def _check_adoptable(self) -> None:
+        rows = self.cursor.execute(_COLUMNS, {"table": f"{quote_identifier(self.schema)}.job_queue"}).fetchall()
+        absent = _TYPESCRIPT_COLUMNS - {name for (name,) in rows}
+        if absent:
+            raise SchemaError(
+                f"The table job_queue in schema {self.schema} is not the TypeScript library's (it has no column "
+                f"{', '.join(sorted(absent))}), so it is not touched. Nothing was changed. Keep the queue in a "
+                "schema of its own: --schema NAME."
+            )
 
     def _is_shared(self) -> bool:
         if self._exists("dataqueue_migrations"):
@@ -232,7 +257,10 @@ class _Run:
                 self.say(f"  {item.name}: {self.cursor.rowcount} rows")
             self.cursor.execute(record, values)
         else:
-            self._with_lock_timeout([(sql, None), (record, values)])
+            statements = [(sql, None), (record, values)]
+            if shared and item.version == migrations()[0].version:
+                statements += self._typescript_records()
+            self._with_lock_timeout(statements)
 
     def _with_lock_timeout(self, statements: list[tuple[str, dict[str, Any] | None]]) -> int:
         """One transaction that does not queue for a table lock for long: behind it, everyone would wait."""
@@ -268,23 +296,31 @@ class _Run:
             self.say(f"  rebuilding {match[1]}")
             self.cursor.execute(self._fill(f"DROP INDEX CONCURRENTLY {{schema}}.{quote_identifier(match[1])}"))
 
-    def _record_typescript_migrations(self) -> None:
-        with self.conn.transaction():
-            self.cursor.execute(
-                self._fill(
-                    "CREATE TABLE IF NOT EXISTS {schema}.dataqueuedev_migrations"
-                    " (id SERIAL PRIMARY KEY, name VARCHAR(255) NOT NULL, run_on TIMESTAMP NOT NULL)"
-                )
-            )
-            for name in TYPESCRIPT_MIGRATIONS:
-                self.cursor.execute(
-                    self._fill(
-                        "INSERT INTO {schema}.dataqueuedev_migrations (name, run_on)"
-                        " SELECT %(name)s, clock_timestamp() WHERE NOT EXISTS"
-                        " (SELECT FROM {schema}.dataqueuedev_migrations WHERE name = %(name)s)"
-                    ),
-                    {"name": name},
-                )
+    def _typescript_records(self) -> list[tuple[str, dict[str, Any] | None]]:
+        """Statements that record its migrations as run, since the tables then hold what they would make:
+        some would fail on a column that is there, others build indexes that nobody needs.
+
+        Where its runner's table is missing or tells of other migrations, they are its own affair.
+        """
+        known: list[str] = []
+        if self._exists("dataqueuedev_migrations"):
+            sql = self._fill("SELECT name FROM {schema}.dataqueuedev_migrations ORDER BY run_on, id")
+            known = [name for (name,) in self.cursor.execute(sql).fetchall()]
+        elif self._exists("job_queue"):
+            return []
+        if tuple(known) != TYPESCRIPT_MIGRATIONS[: len(known)]:
+            return []
+        create = (
+            "CREATE TABLE IF NOT EXISTS {schema}.dataqueuedev_migrations"
+            " (id SERIAL PRIMARY KEY, name VARCHAR(255) NOT NULL, run_on TIMESTAMP NOT NULL)"
+        )
+        # Its runner sorts by run_on, which is a local time: in no case before the one above.
+        insert = (
+            "INSERT INTO {schema}.dataqueuedev_migrations (name, run_on) SELECT %(name)s,"
+            " GREATEST(clock_timestamp()::timestamp, max(run_on)) FROM {schema}.dataqueuedev_migrations"
+        )
+        names = TYPESCRIPT_MIGRATIONS[len(known) :]
+        return [(self._fill(create), None), *((self._fill(insert), {"name": name}) for name in names)]
 
     def _exists(self, table: str) -> bool:
         found = self.cursor.execute(
@@ -302,7 +338,8 @@ def _say_nothing(_: str) -> None:
 
 def _statements(sql: str) -> Iterator[str]:
     lines = [line for line in sql.splitlines() if not line.lstrip().startswith("--")]
-    for statement in "\n".join(lines).split(";"):
+    # At the end of a line only: a schema's name may have a semicolon in it.
+    for statement in re.split(r";$", "\n".join(lines), flags=re.MULTILINE):
         if statement.strip():
             yield statement.strip()
 
@@ -311,14 +348,19 @@ class _exclusive:
     """The migration lock, polled for: a session that *waits* for it would hold a snapshot, and the
     index builds of the one that has the lock would wait for that snapshot for ever."""
 
-    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], say: Callable[[str], None]) -> None:
         self._conn = conn
+        self._say = say
 
     def __enter__(self) -> None:
+        told = False
         while True:
             row = self._conn.execute("SELECT pg_try_advisory_lock(%s)", (TYPESCRIPT_LOCK,)).fetchone()
             if row is not None and row[0]:
                 return
+            if not told:
+                self._say("waiting for another migration of this database to end")
+                told = True
             time.sleep(_LOCK_WAIT)
 
     def __exit__(self, *_: object) -> None:

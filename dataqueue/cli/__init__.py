@@ -1,0 +1,56 @@
+"""The ``dataqueue`` command.
+
+Exit codes: 0 all is well · 1 the command found a problem (no such job, nothing to change, a doctor's
+error, a lost job) · 2 wrong usage or configuration · 3 the store cannot be reached · 4 its tables are
+missing, older or newer than this package. Data goes to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import dataqueue
+from dataqueue.cli import demo, inspect, jobs, migrate, worker
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="dataqueue",
+    help="Background jobs on the database you already run.",
+    epilog="Exit codes: 0 ok, 1 problem found, 2 usage or configuration, 3 store unreachable, 4 tables do not fit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dataqueue {dataqueue.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(  # pyright: ignore[reportUnusedFunction]
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Background jobs on the database you already run."""
+
+
+app.command("demo")(demo.demo)
+app.command("migrate")(migrate.migrate)
+app.command("worker")(worker.worker)
+app.add_typer(jobs.app, name="jobs")
+app.command("stats")(inspect.stats)
+app.command("doctor")(inspect.doctor)
+
+
+def main() -> int:
+    """Run the command line; the exit code is returned or raised as ``SystemExit``."""
+    app()
+    return 0

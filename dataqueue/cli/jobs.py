@@ -1,0 +1,281 @@
+"""``dataqueue jobs``: list, show, add, retry, cancel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from dataqueue.cli.common import (
+    OK,
+    PROBLEM,
+    STATUS_STYLES,
+    AsJson,
+    EnvFile,
+    Schema,
+    Url,
+    ago,
+    cell,
+    console,
+    finish,
+    local_time,
+    one_line,
+    plain,
+    reports_errors,
+    with_queue,
+    write_json,
+)
+from dataqueue.errors import InvalidJob, InvalidPayload, JobNotFound
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dataqueue.jobs import Job, JobEvent, JobPage, JobStatus, TagMode
+    from dataqueue.options import JobOptions
+    from dataqueue.queue import JobQueue
+
+app = typer.Typer(help="Look at jobs, add them, retry and cancel them.", no_args_is_help=True)
+
+Ids = Annotated[list[int], typer.Argument(metavar="ID…", show_default=False)]
+
+
+def record(job: Job) -> dict[str, Any]:
+    """A job as ``--json`` shows it."""
+    shown = plain(job)
+    shown["timeout_seconds"] = shown.pop("timeout")
+    return {**shown, "is_finished": job.is_finished}
+
+
+# -- list -----------------------------------------------------------------------------------------------
+
+
+@app.command("list")
+@reports_errors
+def list_jobs(
+    status: Annotated[
+        list[str] | None,
+        typer.Option(help="pending, processing, completed, failed, cancelled or waiting; may be repeated."),
+    ] = None,
+    job_type: Annotated[list[str] | None, typer.Option("--type", help="A job type; may be repeated.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
+    tag_mode: Annotated[str, typer.Option(help="all of the tags, any, exact (no others), or none.")] = "all",
+    limit: Annotated[int, typer.Option(help="Jobs at most, up to 1,000.")] = 50,
+    cursor: Annotated[int | None, typer.Option(help="Go on where a page ended: its next cursor.")] = None,
+    url: Url = None,
+    schema: Schema = None,
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, the newest first."""
+
+    async def fetch(queue: JobQueue) -> JobPage:
+        return await queue.get_jobs(
+            status=cast("list[JobStatus] | None", status or None),
+            job_type=job_type or None,
+            tags=tag or None,
+            tag_mode=cast("TagMode", tag_mode),
+            limit=limit,
+            cursor=cursor,
+        )
+
+    page = with_queue(url, schema, env_file, fetch)
+    if as_json:
+        write_json({"jobs": [record(job) for job in page], "next_cursor": page.next_cursor})
+        return
+    if not page:
+        typer.echo("No jobs.", err=True)
+        return
+    print_table(console(), page)
+    if page.next_cursor is not None:
+        typer.echo(f"There are more: --cursor {page.next_cursor}", err=True)
+
+
+# -- show -----------------------------------------------------------------------------------------------
+
+
+@app.command()
+@reports_errors
+def show(
+    job_id: Annotated[int, typer.Argument(metavar="ID", show_default=False)],
+    url: Url = None,
+    schema: Schema = None,
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a job: its data, its errors, and what happened to it."""
+
+    async def fetch(queue: JobQueue) -> tuple[Job, list[JobEvent]]:
+        return await queue.require_job(job_id), await queue.get_job_events(job_id)
+
+    job, events = with_queue(url, schema, env_file, fetch)
+    if as_json:
+        write_json({"job": record(job), "events": events})
+        return
+    print_job(console(), job, events)
+
+
+# -- add ------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@reports_errors
+def add(
+    job_type: Annotated[str, typer.Argument(metavar="TYPE", show_default=False)],
+    payload: Annotated[
+        str | None, typer.Argument(metavar="PAYLOAD", help="JSON, or - to read it from stdin; null by default.")
+    ] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher runs first.")] = None,
+    delay: Annotated[float | None, typer.Option(metavar="SECONDS", help="Not before this long from now.")] = None,
+    run_at: Annotated[
+        str | None, typer.Option(metavar="ISO", help="Not before this moment: 2026-01-31T09:00:00+01:00.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: a second job with it is not added.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Tries in all.")] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="For each attempt.")] = None,
+    wait: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Wait for its end; exit code 1 unless it completes.")
+    ] = None,
+    url: Url = None,
+    schema: Schema = None,
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a job. Its payload is checked by the worker that runs it."""
+    given: dict[str, object] = {
+        "priority": priority,
+        "delay": _seconds(delay, "--delay"),
+        "run_at": _moment(run_at),
+        "tags": tag or None,
+        "idempotency_key": key,
+        "max_attempts": max_attempts,
+        "timeout": _seconds(timeout, "--timeout"),
+    }
+    options = cast("JobOptions", {name: value for name, value in given.items() if value is not None})
+    value = _payload(payload)
+
+    async def send(queue: JobQueue) -> tuple[int, bool, Job | None]:
+        handle = await queue.add_job(job_type, value, **options)
+        if not as_json:
+            typer.echo(f"Job {handle.id} added." if handle.created else f"Job {handle.id} has this key already.")
+        return handle.id, handle.created, None if wait is None else await handle.wait(wait)
+
+    job_id, created, job = with_queue(url, schema, env_file, send)
+    if as_json:
+        write_json({"id": job_id, "created": created, **({"job": record(job)} if job else {})})
+    elif job is not None:
+        out = console()
+        out.print(cell(f"{job.status}, attempt {job.attempts} of {job.max_attempts}", STATUS_STYLES[job.status]))
+        if job.status == "failed":
+            out.print(cell(job.last_error, "red"))
+        elif job.output is not None:
+            out.print(cell(pretty(job.output)))
+    finish(OK if job is None or job.status == "completed" else PROBLEM)
+
+
+def _payload(text: str | None) -> Any:
+    if text == "-":
+        text = typer.get_text_stream("stdin").read()
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidPayload(
+            f"The payload is not JSON: {error}. Text needs quotes of its own: '\"text\"'. Nothing was stored."
+        ) from error
+
+
+def _seconds(value: float | None, what: str) -> timedelta | None:
+    try:
+        return None if value is None else timedelta(seconds=value)
+    except (ValueError, OverflowError) as error:
+        raise InvalidJob(f"{what} is {value}, which is not a usable number of seconds.") from error
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidJob(f"--run-at is {text!r}; write a moment as 2026-01-31T09:00:00+01:00.") from error
+
+
+# -- retry and cancel -----------------------------------------------------------------------------------
+
+
+@app.command()
+@reports_errors
+def retry(
+    job_ids: Ids,
+    force: Annotated[bool, typer.Option(help="Completed jobs too.")] = False,
+    url: Url = None,
+    schema: Schema = None,
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run failed or cancelled jobs again, now."""
+
+    async def one(queue: JobQueue, job_id: int) -> str:
+        return "retried" if await queue.retry_job(job_id, force=force) else "unchanged"
+
+    _change(one, job_ids, (url, schema, env_file), as_json)
+
+
+@app.command()
+@reports_errors
+def cancel(
+    job_ids: Ids,
+    url: Url = None,
+    schema: Schema = None,
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel jobs; one that runs is asked to stop."""
+
+    async def one(queue: JobQueue, job_id: int) -> str:
+        if not await queue.cancel_job(job_id):
+            return "unchanged"
+        return "requested" if (await queue.require_job(job_id)).status == "processing" else "cancelled"
+
+    _change(one, job_ids, (url, schema, env_file), as_json)
+
+
+def _change(
+    one: Callable[[JobQueue, int], Awaitable[str]],
+    job_ids: list[int],
+    store: tuple[Url, Schema, EnvFile],
+    as_json: bool,
+) -> None:
+    """Change jobs one by one and say what became of each; exit code 1 if any is as it was."""
+
+    async def all_of_them(queue: JobQueue) -> list[tuple[int, str, str]]:
+        done: list[tuple[int, str, str]] = []
+        for job_id in job_ids:
+            try:
+                result = await one(queue, job_id)
+                job = await queue.require_job(job_id)
+                done.append((job_id, result, _outcome(job, result)))
+            except JobNotFound as error:
+                done.append((job_id, "not_found", str(error)))
+        return done
+
+    results = with_queue(*store, all_of_them)
+    if as_json:
+        write_json({"results": [{"id": job_id, "result": result} for job_id, result, _ in results]})
+    for _, result, message in results:
+        if not as_json:
+            typer.echo(message, err=result in ("unchanged", "not_found"))
+    finish(PROBLEM if any(result in ("unchanged", "not_found") for _, result, _ in results) else OK)
+
+
+def _outcome(job: Job, result: str) -> str:
+    match result:
+        case "requested":
+            return f"Job {job.id} ({job.job_type}) is running on {job.locked_by}; it was asked to stop."
+        case "unchanged":
+            return f"Job {job.id} ({job.job_type}) is {job.status}: nothing was changed."
+        case _:
+            return f"Job {job.id} ({job.job_type}) was {result}."

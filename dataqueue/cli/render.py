@@ -1,0 +1,122 @@
+"""How jobs look in a terminal."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from dataqueue.cli.common import STATUS_STYLES, ago, cell, local_time, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dataqueue.jobs import Job, JobEvent, JobPage
+
+
+def print_table(out: Console, page: JobPage) -> None:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("id", "type", "status", "attempts", "added", "", "tags"):
+        right = name in ("id", "attempts")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name not in ("", "tags"))
+    for job in page:
+        table.add_row(
+            cell(job.id),
+            cell(job.job_type),
+            cell(job.status, STATUS_STYLES[job.status]),
+            cell(f"{job.attempts}/{job.max_attempts}"),
+            cell(ago(job.created_at)),
+            cell(_remark(job), "bright_black"),
+            cell(" ".join(job.tags)),
+        )
+    out.print(table)
+
+
+def _remark(job: Job) -> str:
+    """What matters about a job beside its status."""
+    match job.status:
+        case "failed":
+            again = f"again {ago(job.next_attempt_at)}: " if job.next_attempt_at else ""
+            return again + one_line(job.last_error or "", 60)
+        case "processing":
+            stopping = "asked to stop, " if job.cancel_requested_at else ""
+            progress = f"{job.progress} % " if job.progress is not None else ""
+            return f"{stopping}{progress}on {job.locked_by}"
+        case "pending" if job.run_at > job.created_at:
+            return f"due {ago(job.run_at)}"
+        case _:
+            return job.pending_reason or ""
+
+
+def print_job(out: Console, job: Job, events: list[JobEvent]) -> None:
+    """Everything about one job: its data, its errors, and what happened to it."""
+    out.print(Text.assemble((f"job {job.id}", "bold"), "  ", cell(job.job_type, "bold")))
+    out.print(_facts(job))
+    _print_errors(out, job)
+    _print_events(out, events)
+
+
+def _facts(job: Job) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bright_black")
+    grid.add_column()
+
+    def line(name: str, value: object, style: str = "") -> None:
+        if value not in (None, "", ()):
+            grid.add_row(name, cell(value, style))
+
+    def moment(name: str, value: datetime | None) -> None:
+        if value is not None:
+            grid.add_row(name, cell(f"{local_time(value)}  ({ago(value)})"))
+
+    line("status", job.status, STATUS_STYLES[job.status])
+    line("", _remark(job))
+    line("attempts", f"{job.attempts} of {job.max_attempts}")
+    line("priority", job.priority)
+    line("tags", " ".join(job.tags))
+    line("idempotency key", job.idempotency_key)
+    line("timeout", job.timeout)
+    line("reason of failure", job.failure_reason)
+    line("progress", None if job.progress is None else f"{job.progress} %")
+    moment("added", job.created_at)
+    moment("due", job.run_at)
+    moment("next attempt", job.next_attempt_at)
+    moment("first started", job.started_at)
+    moment("completed", job.completed_at)
+    moment("cancelled", job.last_cancelled_at)
+    line("payload", pretty(job.payload))
+    line("output", None if job.output is None else pretty(job.output))
+    return grid
+
+
+def _print_errors(out: Console, job: Job) -> None:
+    if not job.error_history:
+        return
+    out.print(cell("\nerrors", "bold"))
+    for entry in job.error_history:
+        where = f"  ({entry.frame})" if entry.frame else ""
+        out.print(cell(f"{local_time(entry.timestamp)}  {entry.error_type or ''}{where}", "bright_black"))
+        out.print(cell(f"  {entry.message}", "red"))
+
+
+def _print_events(out: Console, events: list[JobEvent]) -> None:
+    out.print(cell("\nevents", "bold"))
+    before: datetime | None = None
+    for event in events:
+        since = "" if before is None else f"+{(event.created_at - before).total_seconds():.3f} s"
+        before = event.created_at
+        details = "" if event.metadata is None else one_line(json.dumps(event.metadata, ensure_ascii=False), 200)
+        style = STATUS_STYLES.get(event.event_type, "")
+        time = cell(f"{local_time(event.created_at)}  {since:>12}  ", "bright_black")
+        out.print(Text.assemble(time, cell(f"{event.event_type:<11} ", style), cell(details, "bright_black")))
+
+
+def pretty(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else json.dumps(value, ensure_ascii=False, indent=2)
+
+

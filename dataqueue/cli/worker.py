@@ -1,0 +1,258 @@
+"""``dataqueue worker``: works a queue of yours until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from operator import attrgetter
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dataqueue.cli import logs
+from dataqueue.cli.common import OK, PROBLEM, EnvFile, finish, load_environment, reports_errors, run_async
+from dataqueue.errors import ConfigError, DataQueueError
+
+if TYPE_CHECKING:
+    from dataqueue.events import Hook
+    from dataqueue.queue import JobQueue
+    from dataqueue.worker.processor import DrainResult, Processor, ProcessorOptions
+
+logger = logging.getLogger("dataqueue.cli")
+
+_LEAVE_SECONDS = 2.0
+"""How long what was told to end may take before the process ends without it."""
+
+
+@reports_errors
+def worker(
+    target: Annotated[str, typer.Argument(metavar="MODULE:QUEUE", show_default=False)],
+    concurrency: Annotated[int, typer.Option(help="Jobs that run at the same time.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="Jobs claimed at once, at most.")] = 100,
+    job_types: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Take only these types; all that the queue defines by default.")
+    ] = None,
+    poll_interval: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How often to look for work when no notification came.")
+    ] = 5.0,
+    worker_id: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its name in the store; by default made of host and process id.")
+    ] = None,
+    lease: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Within this long after this worker is lost, others run its jobs.")
+    ] = 30.0,
+    drain_timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long running jobs may go on after SIGTERM or Ctrl-C.")
+    ] = 30.0,
+    log_level: Annotated[str, typer.Option(help=", ".join(logs.LEVELS) + ".")] = "info",
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON objects, one a line.")] = False,
+    burst: Annotated[bool, typer.Option("--burst", help="Work until nothing is due, then exit.")] = False,
+    env_file: EnvFile = None,
+) -> None:
+    """Work the jobs of a queue: MODULE:QUEUE names a JobQueue or SyncJobQueue, such as app.jobs:queue.
+
+    SIGTERM or Ctrl-C drains: nothing new is taken, running jobs may finish. A second one hands them back
+    at once, without costing an attempt. Exit code 0 after a clean drain, 1 if handlers had to be left behind.
+    """
+    if log_level.lower() not in logs.LEVELS:
+        raise ConfigError(f"There is no log level {log_level!r}. Levels: {', '.join(logs.LEVELS)}.")
+    logs.configure(log_level, as_json=log_json)
+    load_environment(env_file)
+    queue = load_queue(target)
+    options: ProcessorOptions = {
+        "concurrency": concurrency,
+        "batch_size": batch_size,
+        "poll_interval": timedelta(seconds=poll_interval),
+        "lease": timedelta(seconds=lease),
+    }
+    if job_types is not None:
+        options["job_types"] = [name.strip() for name in job_types.split(",") if name.strip()]
+    if worker_id is not None:
+        options["worker_id"] = worker_id
+    if logger.isEnabledFor(logging.DEBUG):
+        _log_each_job(queue)
+    finish(run_async(lambda: _work(queue, queue.create_processor(**options), drain_timeout, burst)))
+
+
+def _log_each_job(queue: JobQueue) -> None:
+    def log(hook: Hook) -> None:
+        logger.debug("Job %s (%s): %s", hook.job_id, hook.job_type, hook.name.removeprefix("job:"))
+
+    for name in ("job:processing", "job:completed", "job:cancelled"):
+        queue.on(name, log)
+
+
+# -- finding the queue ----------------------------------------------------------------------------------
+
+
+def load_queue(target: str) -> JobQueue:
+    """The queue that ``MODULE:QUEUE`` names, looked for in the current directory first.
+
+    Raises:
+        ConfigError: no such module or attribute, or it is not a queue; the message says what to write.
+    """
+    module_name, _, attribute = target.partition(":")
+    if "/" in module_name or "\\" in module_name or module_name.endswith(".py"):
+        guess = ".".join(Path(module_name).with_suffix("").parts)
+        raise ConfigError(f"{module_name!r} is a file. Name the module instead: {guess}:{attribute or 'queue'}.")
+    module = _import(module_name, target)
+    if not attribute:
+        raise ConfigError(f"Which queue of {module_name}? {_suggestion(module)}")
+    try:
+        found = attrgetter(attribute)(module)
+    except AttributeError:
+        raise ConfigError(f"{module_name} has no {attribute!r}. {_suggestion(module)}") from None
+    queue = _as_queue(found)
+    if queue is None:
+        raise ConfigError(
+            f"{target} is a {type(found).__name__}, not a JobQueue or SyncJobQueue. {_suggestion(module)}"
+        )
+    if not queue.definitions:
+        raise ConfigError(
+            f"{target} defines no jobs, so a worker could run none. Decorate functions with @queue.job, and import "
+            f"the modules that hold them in {module_name}."
+        )
+    return queue
+
+
+def _import(name: str, target: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ConfigError(
+                f"There is no module {error.name!r} to take {target!r} from. Looked in {Path.cwd()} and Python's own "
+                "path: change to the directory that holds it, or install the package."
+            ) from None
+        raise _broken(name, error) from error
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: Exception) -> ConfigError:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    trace = "".join(traceback.format_list(frames[1:]) + traceback.format_exception_only(error))
+    return ConfigError(f"{name} could not be imported:\n{trace.rstrip()}")
+
+
+def _as_queue(found: object) -> JobQueue | None:
+    from dataqueue.queue import JobQueue
+    from dataqueue.sync import SyncJobQueue
+
+    if isinstance(found, SyncJobQueue):
+        return found.queue
+    return found if isinstance(found, JobQueue) else None
+
+
+def _suggestion(module: ModuleType) -> str:
+    names = [f"{module.__name__}:{name}" for name, value in vars(module).items() if _as_queue(value) is not None]
+    if names:
+        return f"Write {' or '.join(names)}."
+    return f"There is no queue in {module.__name__}; make one: queue = JobQueue.from_url()."
+
+
+# -- working --------------------------------------------------------------------------------------------
+
+
+async def _work(queue: JobQueue, processor: Processor, drain_timeout: float, burst: bool) -> int:
+    logger.info(
+        "Worker %s on %s runs %s at a time: %s",
+        processor.worker_id, queue.backend.location(), processor.concurrency, ", ".join(sorted(processor.handlers)),
+    )  # fmt: skip
+    signals: asyncio.Queue[str] = asyncio.Queue()
+    _catch_signals(signals.put_nowait)
+    stopping = asyncio.Event()
+    working = asyncio.create_task(_burst(processor, stopping) if burst else processor.run())
+    signalled = asyncio.create_task(signals.get())
+    await asyncio.wait({working, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    result = None
+    if signalled.done():
+        stopping.set()
+        result = await _drain(processor, signals, signalled.result(), drain_timeout)
+    code = await _outcome(working, processor, result)
+    if not processor.is_running():
+        await queue.close()
+    if not await _nothing_left():
+        logger.warning("Handlers run on that were told to stop; the process ends without them.")
+        logging.shutdown()
+        os._exit(PROBLEM)
+    return code
+
+
+async def _burst(processor: Processor, stopping: asyncio.Event) -> None:
+    total = 0
+    while not stopping.is_set() and (taken := await processor.start()):
+        total += taken
+    logger.info("Ran %d jobs; %s.", total, "told to stop" if stopping.is_set() else "nothing more is due")
+
+
+async def _drain(processor: Processor, signals: asyncio.Queue[str], name: str, timeout: float) -> DrainResult:
+    logger.info("%s: draining. Running jobs may take %g s more; a second signal hands them back.", name, timeout)
+    draining = asyncio.create_task(processor.stop_and_drain(timeout))
+    again = asyncio.create_task(signals.get())
+    await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        logger.info("%s again: handing back what still runs.", again.result())
+        await processor.stop_and_drain(0)
+    return await draining
+
+
+async def _outcome(working: asyncio.Task[None], processor: Processor, result: DrainResult | None) -> int:
+    """The exit code, once the processor is over (or will not be)."""
+    if result is not None:
+        logger.info(
+            "Drained: %d finished, %d handed back%s, %d left behind%s.",
+            result.finished, len(result.handed_back), _named(result.handed_back),
+            len(result.left), _named(result.left),
+        )  # fmt: skip
+        if result.left or processor.is_running():
+            return PROBLEM
+    await working
+    return OK
+
+
+def _named(job_ids: list[int]) -> str:
+    shown = ", ".join(str(job_id) for job_id in job_ids[:10])
+    return f" ({shown}{', …' if len(job_ids) > 10 else ''})" if shown else ""
+
+
+def _catch_signals(received: Callable[[str], Any]) -> None:
+    loop = asyncio.get_running_loop()
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is None:
+            continue
+        try:
+            loop.add_signal_handler(number, received, name)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_, name=name: loop.call_soon_threadsafe(received, name))
+
+
+async def _nothing_left() -> bool:
+    """Whether nothing keeps the process from ending: a task that swallows its cancel, a thread that runs on."""
+    loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    ending: set[asyncio.Future[Any]] = {*tasks, loop.create_task(loop.shutdown_default_executor())}
+    _, unfinished = await asyncio.wait(ending, timeout=_LEAVE_SECONDS)
+    if unfinished:
+        return False
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("dataqueue-job")]
+    for thread in threads:
+        thread.join(_LEAVE_SECONDS / len(threads))
+    return not any(thread.is_alive() for thread in threads)

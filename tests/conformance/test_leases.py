@@ -1,0 +1,292 @@
+"""Who owns a job: leases, fences, rescue, drains. Here within one process; with real kills in test_kills.py."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from support import Working, until
+
+from dataqueue import Hook, JobContext, JobQueue, LeaseLost, NewJob
+from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released, WorkerInfo
+
+
+def _worker(name: str, lease: float = 60.0) -> WorkerInfo:
+    return WorkerInfo(name, "host", 1, ("t",), 10, "0", lease)
+
+
+async def _claim(queue: JobQueue, worker: str, limit: int = 10, lease: float = 60.0) -> list[Claimed]:
+    backend = await queue.open()
+    await backend.register_worker(_worker(worker, lease))
+    return (await backend.cycle(worker, [], ["t"], limit, True)).jobs
+
+
+async def test_every_claim_has_a_lease_of_its_own(queue: JobQueue) -> None:
+    backend = await queue.open()
+    await queue.add_jobs(NewJob("t", n) for n in range(3))
+    seen: set[int] = set()
+    for _ in range(3):
+        jobs = await _claim(queue, "w")
+        assert [job.attempts for job in jobs] == [1, 1, 1]
+        assert [job.payload for job in jobs] == ["0", "1", "2"]
+        assert not seen & {job.lease_id for job in jobs}
+        seen |= {job.lease_id for job in jobs}
+        released: list[Outcome] = [Released(job.id, job.lease_id) for job in jobs]
+        assert (await backend.cycle("w", released, [], 0, False)).lost == []
+    job = await queue.require_job(jobs[0].id)
+    assert (job.status, job.attempts, job.locked_by) == ("pending", 0, None)
+
+
+async def test_a_lost_lease_changes_nothing(queue: JobQueue) -> None:
+    backend = await queue.open()
+    handle = await queue.add_job("t", max_attempts=5)
+    (old,) = await _claim(queue, "old", lease=0.0)
+    assert [item.id for item in await backend.reclaim_expired(10)] == [handle.id]
+    (new,) = await _claim(queue, "new")
+    assert new.id == old.id and new.lease_id != old.lease_id and new.attempts == 2
+    before, events = await handle.refresh(), await queue.get_job_events(handle.id)
+    late: list[Outcome] = [
+        Completed(old.id, old.lease_id, '"late"'),
+        Failed(old.id, old.lease_id, "late", "handler_error", 0),
+        Cancelled(old.id, old.lease_id),
+        Released(old.id, old.lease_id),
+    ]
+    for outcome in late:
+        cycle = await backend.cycle("old", [outcome], [], 0, False)
+        assert cycle.lost == [(old.id, old.lease_id)]
+    assert not await backend.set_progress(old.id, old.lease_id, 99)
+    assert not await backend.set_output(old.id, old.lease_id, '"late"')
+    assert await handle.refresh() == before and await queue.get_job_events(handle.id) == events
+    done = await backend.cycle("new", [Completed(new.id, new.lease_id, "1")], [], 0, False)
+    assert done.lost == [] and (await handle.refresh()).output == 1
+    again = await backend.cycle("new", [Failed(new.id, new.lease_id, "twice", "handler_error", None)], [], 0, False)
+    assert again.lost == [(new.id, new.lease_id)] and (await handle.refresh()).status == "completed"
+
+
+async def test_mixed_outcomes_in_one_call(queue: JobQueue) -> None:
+    backend = await queue.open()
+    await queue.add_jobs(NewJob("t", n) for n in range(6))
+    jobs = await _claim(queue, "w", 5)
+    outcomes: list[Outcome] = [
+        Completed(jobs[0].id, jobs[0].lease_id, '{"a": 1}'),
+        Completed(jobs[1].id, jobs[1].lease_id),
+        Failed(jobs[2].id, jobs[2].lease_id, "m", "timeout", 60_000),
+        Cancelled(jobs[3].id, jobs[3].lease_id),
+        Released(jobs[4].id, jobs[4].lease_id),
+    ]
+    cycle = await backend.cycle("w", outcomes, ["t"], 10, True)
+    assert cycle.lost == []
+    assert [job.payload for job in cycle.jobs] == ["4", "5"], "what was handed back comes first again"
+    assert cycle.next_due_ms is not None and 50_000 < cycle.next_due_ms <= 60_000
+    statuses = [(await queue.require_job(job.id)).status for job in jobs]
+    assert statuses == ["completed", "completed", "failed", "cancelled", "processing"]
+
+
+async def test_rescue_is_by_lease_and_not_by_age(queue: JobQueue) -> None:
+    backend = await queue.open()
+    await queue.add_jobs(NewJob("t", n) for n in range(4))
+    await _claim(queue, "healthy", 2)
+    await _claim(queue, "gone", 2, lease=0.0)
+    reclaimed = await backend.reclaim_expired(10)
+    assert [(item.worker, item.status) for item in reclaimed] == [("gone", "pending")] * 2
+    assert await backend.reclaim_expired(10) == []
+    events = await queue.get_job_events(reclaimed[0].id)
+    assert events[-1].event_type == "reclaimed" and events[-1].metadata["worker"] == "gone"
+
+
+async def test_the_last_attempt_lost_fails_the_job(queue: JobQueue) -> None:
+    backend = await queue.open()
+    handle = await queue.add_job("t", max_attempts=1)
+    await _claim(queue, "gone", lease=0.0)
+    (item,) = await backend.reclaim_expired(10)
+    assert item.status == "failed"
+    job = await handle.wait(timeout=20)
+    assert (job.status, job.failure_reason, job.attempts, job.next_attempt_at) == ("failed", "worker_lost", 1, None)
+    assert "gone" in (job.last_error or "")
+    assert (await queue.get_job_events(handle.id))[-1].event_type == "failed"
+
+
+async def test_a_cancel_outlives_the_worker_that_it_was_meant_for(queue: JobQueue) -> None:
+    backend = await queue.open()
+    handle, other = await queue.add_job("t"), await queue.add_job("t")
+    lost, kept = await _claim(queue, "gone", lease=0.0)
+    assert lost.id == handle.id
+    assert await handle.cancel() and await other.cancel()
+    await backend.cycle("gone", [Released(kept.id, kept.lease_id)], [], 0, False)
+    await backend.reclaim_expired(10)
+    assert (await handle.refresh()).status == (await other.refresh()).status == "cancelled"
+
+
+async def test_a_heartbeat_tells_what_is_lost_and_what_to_cancel(queue: JobQueue) -> None:
+    backend = await queue.open()
+    handles = await queue.add_jobs(NewJob("t", n) for n in range(3))
+    jobs = await _claim(queue, "w", lease=0.0)
+    held = [(job.id, job.lease_id) for job in jobs]
+    await backend.reclaim_expired(1)
+    await handles[1].cancel()
+    heart = backend.heart()
+    pulse = await asyncio.to_thread(heart.beat, _worker("w"), held)
+    heart.close()
+    assert pulse.lost == [held[0]] and pulse.cancelled == [held[1]]
+    assert await backend.reclaim_expired(10) == [], "the beat has renewed the lease"
+    assert await backend.list_held("w") == held[1:]
+
+
+async def test_a_forgotten_worker_is_known_again_after_a_beat(queue: JobQueue) -> None:
+    backend = await queue.open()
+    assert await backend.register_worker(_worker("w"))
+    assert not await backend.register_worker(_worker("w")), "a live worker has the name"
+    await backend.unregister_worker("w")
+    heart = backend.heart()
+    await asyncio.to_thread(heart.beat, _worker("w"), [])
+    heart.close()
+    assert [worker.id for worker in await queue.list_workers()] == ["w"]
+
+
+async def test_a_handler_is_told_that_its_lease_is_lost(queue: JobQueue, working: Working) -> None:
+    told: list[str] = []
+    began = asyncio.Event()
+
+    async def stolen(payload: Any, ctx: JobContext) -> str:
+        if ctx.attempt > 1:
+            return "second"
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            assert ctx.aborted
+            try:
+                await ctx.set_output("first")
+            except LeaseLost:
+                told.append("lease lost")
+            raise
+        return "first"
+
+    await working(queue, {"stolen": stolen}, lease=timedelta(seconds=1.5), worker_id="w")
+    handle = await queue.add_job("stolen")
+    await began.wait()
+    await _take_away(queue, handle.id)
+    assert await handle.result(timeout=20) == "second"
+    assert told == ["cancelled", "lease lost"]
+
+
+async def test_a_long_job_of_a_healthy_worker_runs_once(queue: JobQueue, working: Working) -> None:
+    starts: list[int] = []
+
+    def blocks(payload: Any) -> None:
+        starts.append(1)
+        threading.Event().wait(3.5)
+
+    for _ in range(2):
+        await working(queue, {"blocks": blocks}, lease=timedelta(seconds=1))
+    job = await (await queue.add_job("blocks")).wait(timeout=25)
+    assert job.status == "completed" and len(starts) == 1 and job.attempts == 1
+
+
+async def test_reclaimed_jobs_are_announced(make_queue: Callable[..., JobQueue], working: Working) -> None:
+    queue = make_queue()
+    hooks: list[Hook] = []
+    for name in ("job:reclaimed", "job:failed"):
+        queue.on(name, hooks.append)  # type: ignore[arg-type]
+    again = await queue.add_job("t")
+    dead = await queue.add_job("t", max_attempts=1)
+    await _claim(make_queue(), "gone", lease=0.0)
+
+    async def t(payload: Any) -> None: ...
+
+    await working(queue, {"t": t}, lease=timedelta(seconds=1))
+    assert (await again.wait(timeout=20)).attempts == 2
+    await until(lambda: len(hooks) == 2)
+    assert {(hook.name, hook.job_id) for hook in hooks} == {("job:reclaimed", again.id), ("job:failed", dead.id)}
+
+
+# -- draining -------------------------------------------------------------------------------------------
+
+
+async def test_a_drain_waits_for_what_runs_and_hands_back_the_rest(queue: JobQueue, working: Working) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(payload: int) -> int:
+        began.set()
+        await go_on.wait()
+        return payload
+
+    added = await queue.add_jobs(NewJob("slow", n) for n in range(5))
+    processor = await working(queue, {"slow": slow}, concurrency=2)
+    await began.wait()
+    draining = asyncio.create_task(processor.stop_and_drain())
+    await asyncio.sleep(0.05)
+    assert not draining.done()
+    go_on.set()
+    result = await draining
+    assert result.finished == 2 and result.left == []
+    jobs = [await handle.refresh() for handle in added]
+    assert [job.status for job in jobs] == ["completed"] * 2 + ["pending"] * 3
+    assert [job.attempts for job in jobs] == [1, 1, 0, 0, 0]
+    assert await queue.list_workers() == []
+
+
+async def test_a_drain_that_runs_out_of_time_burns_no_attempt(queue: JobQueue, working: Working) -> None:
+    began = asyncio.Event()
+
+    async def endless(payload: Any) -> None:
+        began.set()
+        await asyncio.sleep(600)
+
+    handle = await queue.add_job("endless")
+    processor = await working(queue, {"endless": endless})
+    await began.wait()
+    result = await processor.stop_and_drain(timedelta(milliseconds=50))
+    assert result.handed_back == [handle.id] and result.left == []
+    job = await handle.refresh()
+    assert (job.status, job.attempts, job.error_history) == ("pending", 0, ())
+    events = [event.event_type for event in await queue.get_job_events(handle.id)]
+    assert events == ["added", "processing", "released"]
+
+
+async def test_a_handler_that_ignores_the_drain_is_reported(queue: JobQueue, working: Working) -> None:
+    began, release = threading.Event(), threading.Event()
+
+    def deaf(payload: Any) -> None:
+        began.set()
+        release.wait(60)
+
+    handle = await queue.add_job("deaf")
+    processor = await working(queue, {"deaf": deaf}, grace=timedelta(milliseconds=100))
+    await until(began.is_set)
+    result = await processor.stop_and_drain(0.05)
+    release.set()
+    assert result.left == [handle.id] and result.handed_back == [handle.id]
+
+
+async def test_cancelling_run_hands_back(queue: JobQueue) -> None:
+    began = asyncio.Event()
+
+    async def endless(payload: Any) -> None:
+        began.set()
+        await asyncio.sleep(600)
+
+    handle = await queue.add_job("endless")
+    task = asyncio.create_task(queue.create_processor({"endless": endless}).run())
+    await began.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    job = await handle.refresh()
+    assert (job.status, job.attempts) == ("pending", 0)
+
+
+async def _take_away(queue: JobQueue, job_id: int) -> None:
+    """As if the worker had been silent: its lease is taken away behind its back."""
+    backend = await queue.open()
+    job = await queue.require_job(job_id)
+    assert job.locked_by is not None
+    heart = backend.heart()
+    while True:
+        await asyncio.to_thread(heart.beat, _worker(job.locked_by, lease=0.0), [])
+        if await backend.reclaim_expired(10):
+            break
+    heart.close()

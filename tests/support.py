@@ -1,0 +1,29 @@
+"""What tests share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dataqueue import Processor
+
+DEADLINE = 30.0
+"""Seconds after which what a test waits for is held to be lost. Never an expectation of speed."""
+
+Working = Callable[..., Awaitable[Processor]]
+
+
+async def until(condition: Callable[[], Any], what: str = "it") -> Any:
+    """Wait for a condition (which may be a coroutine function) to hold, and return its value."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not happen within {DEADLINE:g} s")
+        await asyncio.sleep(0.01)
