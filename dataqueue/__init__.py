@@ -6,9 +6,15 @@ Start with :class:`JobQueue`.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# In a checkout the folders that the wheel puts into this package (migrations, docs, …) lie beside it.
+_checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib is slow to import
+if os.path.exists(os.path.join(_checkout, "migrations", "0001_initial.sql")):  # noqa: PTH110, PTH118
+    __path__.append(_checkout)
 
 if TYPE_CHECKING:
     from dataqueue.definitions import JobDefinition

@@ -174,13 +174,21 @@ class JobQueue:
                 "(await queue.close()), make a queue of its own for each loop, or use SyncJobQueue from threads."
             )
         if self._open or self._pid != os.getpid():
-            # The old loop is gone, or this is a forked child: its connections cannot be used or closed here.
-            self._backend = None
-            self._watch = self._hub = None
-        self._open = False
+            self.abandon()
         self._pid = os.getpid()
         self._loop = weakref.ref(loop)
         self._opening = asyncio.Lock()
+
+    def abandon(self) -> None:
+        """Let go of the connections without closing them: their loop is gone, or in the parent process."""
+        loop = self._loop() if self._loop is not None else None
+        if loop is not None:
+            for task in asyncio.all_tasks(loop):
+                task._log_destroy_pending = False  # type: ignore[attr-defined] # nothing was forgotten: they cannot be ended
+        self._backend = None
+        self._watch = self._hub = None
+        self._open = False
+        self._loop = None
 
     async def close(self) -> None:
         """Disconnect. The queue opens again when it is used again."""

@@ -6,15 +6,17 @@ own (one for each queue, started on first use, and anew after a ``fork``).
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from dataqueue.backends.base import Finding, Stats, WorkerRecord
 from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
@@ -71,31 +73,35 @@ class SyncJobQueue:
         self.queue = queue
         self._lock = threading.Lock()
         self._portal: BlockingPortal | None = None
-        self._portal_context: AbstractContextManager[BlockingPortal] | None = None
-        _forget_after_fork(self)
+        _follow_process(self)
 
     def run(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run an async operation of the queue and wait for it."""
         with self._lock:
             if self._portal is None:
-                self._portal_context = start_blocking_portal("asyncio", name="dataqueue-sync")
-                self._portal = self._portal_context.__enter__()
+                self._portal = _start_portal()
             portal = self._portal
         return portal.call(operation)
 
     def _after_fork(self) -> None:
         """In a forked child the portal's thread does not exist; its queue reopens by itself."""
         self._lock = threading.Lock()
-        self._portal = self._portal_context = None
+        self._portal = None
+        self.queue.abandon()
 
     def close(self) -> None:
         """Disconnect and end the thread. The queue opens again when it is used again."""
         with self._lock:
-            portal, context = self._portal, self._portal_context
-            self._portal = self._portal_context = None
-        if portal is not None and context is not None:
+            portal, self._portal = self._portal, None
+        if portal is not None:
             portal.call(self.queue.close)
-            context.__exit__(None, None, None)
+            portal.call(portal.stop)
+
+    def _at_exit(self) -> None:
+        try:
+            self.close()
+        except Exception:  # the interpreter is going: there is nobody to tell
+            self.queue.abandon()
 
     def __enter__(self) -> SyncJobQueue:
         self.run(self.queue.open)
@@ -383,7 +389,21 @@ class _SyncJobDecorator:
         return SyncJobDefinition(self._sync, self._sync.queue.define(function, self._name, self._defaults))
 
 
-def _forget_after_fork(sync: SyncJobQueue) -> None:
+def _start_portal() -> BlockingPortal:
+    # Not anyio's start_blocking_portal: its context manager, left behind in a forked child, would wait
+    # there for a thread that does not exist. A daemon thread, so that a script need not close() to end.
+    ready: Future[BlockingPortal] = Future()
+
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    threading.Thread(target=anyio.run, args=(serve,), name="dataqueue-sync", daemon=True).start()
+    return ready.result()
+
+
+def _follow_process(sync: SyncJobQueue) -> None:
     reference = weakref.ref(sync)
 
     def forget() -> None:
@@ -391,5 +411,11 @@ def _forget_after_fork(sync: SyncJobQueue) -> None:
         if alive is not None:
             alive._after_fork()  # pyright: ignore[reportPrivateUsage]
 
+    def leave() -> None:
+        alive = reference()
+        if alive is not None:
+            alive._at_exit()  # pyright: ignore[reportPrivateUsage]
+
+    atexit.register(leave)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=forget)

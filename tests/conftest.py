@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,8 @@ def pg_server_url(testrun_uid: str) -> Iterator[str]:
     path = Path(tempfile.gettempdir()) / f"dataqueue-tests-{testrun_uid[:12]}"
     server = start_postgres(path, settings={"fsync": "off", "max_connections": "300"})
     yield server.url
-    server.stop()
-    with suppress(OSError):
-        if not (path / "postmaster.pid").exists():
-            shutil.rmtree(path)
+    if server.stop(wait=True):  # False while another process of this run uses it
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

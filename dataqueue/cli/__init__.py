@@ -21,6 +21,7 @@ app = typer.Typer(
     help="Background jobs on the database you already run.",
     epilog="Exit codes: 0 ok, 1 problem found, 2 usage or configuration, 3 store unreachable, 4 tables do not fit.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

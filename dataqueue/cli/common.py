@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import json
 import logging
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
@@ -38,6 +40,8 @@ STATUS_STYLES = {
     "failed": "red",
     "cancelled": "bright_black",
 }
+
+_WIDE = 200
 
 Url = Annotated[
     str | None,
@@ -73,10 +77,8 @@ def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except DataQueueError as error:
-            from dataqueue.backends.postgres.connect import redact
-
-            message = redact(str(error))
-            typer.secho(f"Error: {printable(message)}", fg="red", err=True)
+            message = printable(str(error))
+            typer.secho(f"Error: {message}", fg="red", err=True)
             if kwargs.get("as_json"):
                 write_json({"error": {"type": type(error).__name__, "message": message}})
             raise typer.Exit(exit_code(error)) from error
@@ -132,14 +134,18 @@ def with_queue(
     env_file: Path | None,
     operation: Callable[[JobQueue], Coroutine[Any, Any, T]],
 ) -> T:
-    """Do one thing with the queue of the chosen store, and close it."""
+    """Do one thing with the queue of the store that the options choose, and close it."""
+    return with_store(find_store(url, env_file)[0], schema, operation)
+
+
+def with_store(url: str, schema: str | None, operation: Callable[[JobQueue], Coroutine[Any, Any, T]]) -> T:
+    """Do one thing with the queue at a URL, and close it."""
     from dataqueue.queue import JobQueue
 
     logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s")
-    chosen, _ = find_store(url, env_file)
 
     async def main() -> T:
-        queue = JobQueue.from_url(chosen, schema=schema, min_connections=0)
+        queue = JobQueue.from_url(url, schema=schema, min_connections=0)
         try:
             return await operation(queue)
         finally:
@@ -159,7 +165,10 @@ def finish(code: int) -> NoReturn:
 def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    stream = sys.stderr if stderr else sys.stdout
+    # Without a terminal there is no width to fit into, and a wrapped row is no use to grep.
+    width = None if stream.isatty() else _WIDE
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def write_json(value: object) -> None:
@@ -216,3 +225,14 @@ def duration(seconds: float) -> str:
 
 def local_time(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def program_name() -> str:
+    """How to call this program again: as it was called."""
+    script = Path(sys.argv[0])
+    on_path = shutil.which("dataqueue")
+    if on_path is not None and Path(on_path).resolve() == script.resolve():
+        return "dataqueue"
+    if script.stem == "dataqueue":
+        return shlex.quote(str(script))
+    return f"{shlex.quote(sys.executable)} -m dataqueue"

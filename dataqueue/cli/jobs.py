@@ -17,12 +17,9 @@ from dataqueue.cli.common import (
     EnvFile,
     Schema,
     Url,
-    ago,
     cell,
     console,
     finish,
-    local_time,
-    one_line,
     plain,
     reports_errors,
     with_queue,
@@ -31,8 +28,6 @@ from dataqueue.cli.common import (
 from dataqueue.errors import InvalidJob, InvalidPayload, JobNotFound
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from dataqueue.jobs import Job, JobEvent, JobPage, JobStatus, TagMode
     from dataqueue.options import JobOptions
     from dataqueue.queue import JobQueue
@@ -88,6 +83,8 @@ def list_jobs(
     if not page:
         typer.echo("No jobs.", err=True)
         return
+    from dataqueue.cli.render import print_table
+
     print_table(console(), page)
     if page.next_cursor is not None:
         typer.echo(f"There are more: --cursor {page.next_cursor}", err=True)
@@ -114,6 +111,8 @@ def show(
     if as_json:
         write_json({"job": record(job), "events": events})
         return
+    from dataqueue.cli.render import print_job
+
     print_job(console(), job, events)
 
 
@@ -167,6 +166,8 @@ def add(
     if as_json:
         write_json({"id": job_id, "created": created, **({"job": record(job)} if job else {})})
     elif job is not None:
+        from dataqueue.cli.render import pretty
+
         out = console()
         out.print(cell(f"{job.status}, attempt {job.attempts} of {job.max_attempts}", STATUS_STYLES[job.status]))
         if job.status == "failed":

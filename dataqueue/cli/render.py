@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def print_table(out: Console, page: JobPage) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("id", "type", "status", "attempts", "added", "", "tags"):
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("id", "type", "status", "attempts", "added", "note", "tags"):
         right = name in ("id", "attempts")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name not in ("", "tags"))
+        table.add_column(name, justify="right" if right else "left", no_wrap=name not in ("note", "tags"))
     for job in page:
         table.add_row(
             cell(job.id),
@@ -109,7 +109,7 @@ def _print_events(out: Console, events: list[JobEvent]) -> None:
     for event in events:
         since = "" if before is None else f"+{(event.created_at - before).total_seconds():.3f} s"
         before = event.created_at
-        details = "" if event.metadata is None else one_line(json.dumps(event.metadata, ensure_ascii=False), 200)
+        details = "" if event.metadata is None else one_line(json.dumps(event.metadata, ensure_ascii=False), 120)
         style = STATUS_STYLES.get(event.event_type, "")
         time = cell(f"{local_time(event.created_at)}  {since:>12}  ", "bright_black")
         out.print(Text.assemble(time, cell(f"{event.event_type:<11} ", style), cell(details, "bright_black")))
@@ -118,5 +118,3 @@ def _print_events(out: Console, events: list[JobEvent]) -> None:
 def pretty(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else json.dumps(value, ensure_ascii=False, indent=2)
-
-

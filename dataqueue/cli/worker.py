@@ -11,7 +11,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dataqueue.cli import logs
-from dataqueue.cli.common import OK, PROBLEM, EnvFile, finish, load_environment, reports_errors, run_async
+from dataqueue.cli.common import OK, PROBLEM, EnvFile, exit_code, finish, load_environment, reports_errors, run_async
 from dataqueue.errors import ConfigError, DataQueueError
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def load_queue(target: str) -> JobQueue:
     queue = _as_queue(found)
     if queue is None:
         raise ConfigError(
-            f"{target} is a {type(found).__name__}, not a JobQueue or SyncJobQueue. {_suggestion(module)}"
+            f"{target} is of type {type(found).__name__}, not a JobQueue or SyncJobQueue. {_suggestion(module)}"
         )
     if not queue.definitions:
         raise ConfigError(
@@ -197,7 +196,12 @@ async def _burst(processor: Processor, stopping: asyncio.Event) -> None:
     total = 0
     while not stopping.is_set() and (taken := await processor.start()):
         total += taken
-    logger.info("Ran %d jobs; %s.", total, "told to stop" if stopping.is_set() else "nothing more is due")
+    logger.info(
+        "Ran %d job%s; %s.",
+        total,
+        "" if total == 1 else "s",
+        "told to stop" if stopping.is_set() else "nothing more is due",
+    )
 
 
 async def _drain(processor: Processor, signals: asyncio.Queue[str], name: str, timeout: float) -> DrainResult:
@@ -221,7 +225,14 @@ async def _outcome(working: asyncio.Task[None], processor: Processor, result: Dr
         )  # fmt: skip
         if result.left or processor.is_running():
             return PROBLEM
-    await working
+    try:
+        await working
+    except DataQueueError as error:
+        logger.critical("The worker ends: %s", error)
+        return exit_code(error)
+    except Exception:
+        logger.critical("The worker ends.", exc_info=True)
+        return PROBLEM
     return OK
 
 
@@ -239,7 +250,11 @@ def _catch_signals(received: Callable[[str], Any]) -> None:
         try:
             loop.add_signal_handler(number, received, name)
         except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_, name=name: loop.call_soon_threadsafe(received, name))
+
+            def hand_over(number: int, _: object) -> None:
+                loop.call_soon_threadsafe(received, signal.Signals(number).name)
+
+            signal.signal(number, hand_over)
 
 
 async def _nothing_left() -> bool:

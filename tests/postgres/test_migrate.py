@@ -62,7 +62,11 @@ async def work_one(url: str, schema: str | None = None) -> None:
         assert seen == [{"name": "Ada"}, 0, 1]
         assert (await handle.refresh()).status == "completed"
         assert [job.id for job in await queue.get_jobs(tags=["a"])] == [handle.id]
-        assert [event.event_type for event in await queue.get_job_events(second)] == ["added", "processing", "completed"]
+        assert [event.event_type for event in await queue.get_job_events(second)] == [
+            "added",
+            "processing",
+            "completed",
+        ]
         assert handle.id < first < second
         assert (await queue.stats()).by_status == {"completed": 3}
         assert [finding.check for finding in await queue.doctor() if finding.level == "error"] == []
@@ -147,9 +151,7 @@ async def test_two_schemas_in_one_database_are_strangers(pg_empty_url: str) -> N
         await two.close()
 
 
-async def test_the_schema_on_the_search_path(
-    pg_empty_url: str, conn: psycopg.Connection[tuple[Any, ...]]
-) -> None:
+async def test_the_schema_on_the_search_path(pg_empty_url: str, conn: psycopg.Connection[tuple[Any, ...]]) -> None:
     conn.execute('CREATE SCHEMA "My-schema"')
     url = f"{pg_empty_url}&options=" + "-c%20search_path%3D%22My-schema%22%2Cpublic"
     assert run(url) == NAMES
@@ -273,10 +275,14 @@ def test_a_cancelled_index_build_is_taken_up_again(
         thread.start()
         cancelled = False
         while thread.is_alive():
-            cancelled = cancelled or conn.execute(
-                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND wait_event_type = 'Lock' AND query LIKE 'CREATE INDEX CONCURRENTLY%'"
-            ).fetchone() is not None
+            cancelled = (
+                cancelled
+                or conn.execute(
+                    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND wait_event_type = 'Lock' AND query LIKE 'CREATE INDEX CONCURRENTLY%'"
+                ).fetchone()
+                is not None
+            )
             thread.join(0.01)
     assert [type(error) for error in failures] == [psycopg.errors.QueryCanceled]
     assert invalid_indexes(conn) == ["dataqueue_ready"]

@@ -98,7 +98,7 @@ class PostgresBackend:
     @classmethod
     def from_url(cls, url: str, *, schema: str | None, tls: TLS | None, pool_size: tuple[int, int]) -> PostgresBackend:
         conninfo, named = parse_url(url, tls)
-        return cls(conninfo, None, schema or named, pool_size)
+        return cls(conninfo, None, named if schema is None else schema, pool_size)
 
     @classmethod
     def from_pool(cls, pool: AnyPool, *, schema: str | None) -> PostgresBackend:
@@ -126,6 +126,9 @@ class PostgresBackend:
 
     async def open(self) -> None:
         if self._own_pool:
+            # One plain connection first: where nobody answers, a pool would keep trying for a while.
+            with store_errors(self.location()):
+                await (await psycopg.AsyncConnection.connect(self.conninfo)).close()
             self._pool = create_pool(self.conninfo, *self._pool_size)
             await self._pool.open()
         elif self._pool is not None and self._pool.closed:
@@ -236,7 +239,10 @@ class PostgresBackend:
             if conn is None and len(first) < adding.CHUNK:
                 yield await self._run_steps(target, first)  # one statement is a transaction
                 return
-            # On a caller's connection this is a savepoint: if the add fails, the caller's is as before.
+            if conn is not None and not target.autocommit:
+                # Begin the transaction that the caller will end: transaction() would begin and end its own.
+                await target.execute("SELECT 1")
+            # Within a transaction this is a savepoint: if the add fails, all is as it was before.
             async with target.transaction():
                 for chunk in itertools.chain([first], chunks):
                     yield await self._run_steps(target, chunk)
@@ -272,8 +278,14 @@ class PostgresBackend:
 
     def add_sync(self, specs: Iterable[JobSpec], conn: Connection[Any]) -> list[Added]:
         """Add on a caller's blocking connection; needs no open queue and no event loop."""
+        with store_errors(self.location()):
+            if not conn.autocommit:
+                conn.execute("SELECT 1")  # see add_stream
+            return self._add_sync(specs, conn)
+
+    def _add_sync(self, specs: Iterable[JobSpec], conn: Connection[Any]) -> list[Added]:
         added: list[Added] = []
-        with store_errors(self.location()), conn.transaction():
+        with conn.transaction():
             cursor = conn.cursor(row_factory=tuple_row)
             if self._statements is None:
                 self._remember_schema(cursor.execute(migrate.FIND_SCHEMA, {"schema": self._given_schema}).fetchall())

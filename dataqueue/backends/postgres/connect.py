@@ -30,6 +30,9 @@ KEEPALIVE = {
 }
 """A dead peer is noticed within a minute rather than in two hours; a URL's own settings win."""
 
+POOL_TIMEOUT = 15.0
+"""Seconds to wait for a free connection, and for the server to come back after an outage."""
+
 MIGRATE_HINT = "Run `dataqueue migrate` (or `await queue.migrate()`)."
 
 
@@ -54,8 +57,10 @@ def parse_url(url: str, tls: TLS | None) -> tuple[str, str | None]:
     # quote_via keeps a socket path readable; libpq decodes %XX but not "+"
     clean = urlunsplit(parts._replace(query=urlencode(kept).replace("+", "%20")))
     try:
+        if "," not in parts.netloc:
+            _ = parts.port  # libpq would find fault with it only when it connects
         options = conninfo_to_dict(clean)
-    except psycopg.Error as error:
+    except (psycopg.Error, ValueError) as error:
         problem = str(error).strip()
         if parts.password:
             problem = problem.replace(parts.password, "***")
@@ -86,7 +91,7 @@ def create_pool(conninfo: str, min_size: int, max_size: int) -> AsyncConnectionP
         kwargs={"autocommit": True},
         min_size=min_size,
         max_size=max_size,
-        timeout=30,
+        timeout=POOL_TIMEOUT,
         open=False,
         name="dataqueue",
     )

@@ -253,8 +253,10 @@ class _Run:
                 self.cursor.execute(cast(LiteralString, statement))
             self.cursor.execute(record, values)
         elif sql.startswith("-- run: repeat"):
-            while self._with_lock_timeout([(sql, None)]):
-                self.say(f"  {item.name}: {self.cursor.rowcount} rows")
+            # Rows that others hold are left for the end, and then waited for: their lock may change nothing.
+            for text in (sql, sql.replace(" SKIP LOCKED", "")):
+                while self._with_lock_timeout([(text, None)]):
+                    self.say(f"  {item.name}: {self.cursor.rowcount} rows")
             self.cursor.execute(record, values)
         else:
             statements = [(sql, None), (record, values)]
@@ -271,7 +273,7 @@ class _Run:
                     for sql, values in statements:
                         self.cursor.execute(cast(LiteralString, sql), values)
                 return self.cursor.rowcount
-            except psycopg.errors.LockNotAvailable:
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
                 if attempt == _LOCK_TRIES:
                     raise SchemaError(
                         f"A lock on the tables in schema {self.schema} could not be had within {attempt * 5} s: a "
