@@ -25,7 +25,7 @@ from dataqueue.cli.common import (
     with_queue,
     write_json,
 )
-from dataqueue.errors import InvalidJob, InvalidPayload, JobNotFound
+from dataqueue.errors import InvalidJob, InvalidPayload, JobNotFound, ResultTimeout
 
 if TYPE_CHECKING:
     from dataqueue.jobs import Job, JobEvent, JobPage, JobStatus, TagMode
@@ -160,20 +160,20 @@ def add(
         handle = await queue.add_job(job_type, value, **options)
         if not as_json:
             typer.echo(f"Job {handle.id} added." if handle.created else f"Job {handle.id} has this key already.")
-        return handle.id, handle.created, None if wait is None else await handle.wait(wait)
+        if wait is None:
+            return handle.id, handle.created, None
+        try:
+            return handle.id, handle.created, await handle.wait(wait)
+        except ResultTimeout:
+            return handle.id, handle.created, await handle.refresh()
 
     job_id, created, job = with_queue(url, schema, env_file, send)
     if as_json:
         write_json({"id": job_id, "created": created, **({"job": record(job)} if job else {})})
     elif job is not None:
-        from dataqueue.cli.render import pretty
+        from dataqueue.cli.render import print_end
 
-        out = console()
-        out.print(cell(f"{job.status}, attempt {job.attempts} of {job.max_attempts}", STATUS_STYLES[job.status]))
-        if job.status == "failed":
-            out.print(cell(job.last_error, "red"))
-        elif job.output is not None:
-            out.print(cell(pretty(job.output)))
+        print_end(console(), job)
     finish(OK if job is None or job.status == "completed" else PROBLEM)
 
 

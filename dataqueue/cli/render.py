@@ -60,6 +60,16 @@ def print_job(out: Console, job: Job, events: list[JobEvent]) -> None:
     _print_events(out, events)
 
 
+def print_end(out: Console, job: Job) -> None:
+    """How a job that was waited for has ended, if it has."""
+    state = f"{job.status}, attempt {job.attempts} of {job.max_attempts}"
+    out.print(cell(state if job.is_finished else f"not finished yet: {state}", STATUS_STYLES[job.status]))
+    if job.status == "failed":
+        out.print(cell(job.last_error, "red"))
+    elif job.output is not None:
+        out.print(cell(pretty(job.output)))
+
+
 def _facts(job: Job) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bright_black")

@@ -6,11 +6,9 @@ import asyncio
 import datetime as dt
 import ipaddress
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +19,7 @@ import pytest
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from support import Working, until
+from system_postgres import find_programs, system_postgres
 
 from dataqueue import TLS, ConfigError, JobQueue, NewJob, SchemaError, StoreUnavailable, SyncJobQueue, WrongLoop
 
@@ -245,49 +244,31 @@ def test_a_sync_queue_from_many_threads(store_url: str) -> None:
 @pytest.fixture(scope="module")
 def tls_server() -> Iterator[tuple[str, dict[str, str]]]:
     """A server that takes only TLS with a client certificate; its URL, and the PEM texts."""
-    embedded = pytest.importorskip("dataqueue.embedded")
-    folder = Path(tempfile.mkdtemp(prefix="dataqueue-tls-test-"))
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("the wheel's server is built without TLS: apt-get install postgresql")
     pems = _certificates()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = embedded.start_postgres(folder, settings={"fsync": "off"})
-    try:
-        with psycopg.connect(server.url, autocommit=True) as conn:
-            data = Path(conn.execute("SHOW data_directory").fetchall()[0][0])
-            owner = data.stat()
-            for name in ("ca", "cert", "key"):
-                path = data / f"tls-{name}.pem"
-                path.write_text(pems[f"server_{name}" if name != "ca" else "ca"])
-                path.chmod(0o600)
-                os.chown(path, owner.st_uid, owner.st_gid)
-            (data / "pg_hba.conf").write_text(
-                "local all all trust\nhostssl all all 127.0.0.1/32 trust clientcert=verify-ca\n"
-            )
-            for setting, value in {
-                "ssl": "on",
-                "ssl_ca_file": "tls-ca.pem",
-                "ssl_cert_file": "tls-cert.pem",
-                "ssl_key_file": "tls-key.pem",
-                "listen_addresses": "127.0.0.1",
-                "port": str(port),
-            }.items():
-                conn.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
-        server.stop(wait=True)
-        yield from _tls_url(embedded, folder, port, pems)
-    finally:
-        server.stop(wait=True)
-        shutil.rmtree(folder, ignore_errors=True)
 
+    def prepare(data: Path) -> None:
+        for name in ("ca", "server_cert", "server_key"):
+            (data / f"tls-{name}.pem").write_text(pems[name])
+        (data / "pg_hba.conf").write_text(
+            "local all all trust\nhostssl all all 127.0.0.1/32 trust clientcert=verify-ca\n"
+        )
 
-def _tls_url(embedded: Any, folder: Path, port: int, pems: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
-    again = embedded.start_postgres(
-        folder, settings={"fsync": "off", "listen_addresses": "127.0.0.1", "port": str(port)}
-    )
-    try:
-        yield f"postgresql://postgres@127.0.0.1:{port}/dataqueue", pems
-    finally:
-        again.stop(wait=True)
+    settings = {
+        "ssl": "on",
+        "ssl_ca_file": "tls-ca.pem",
+        "ssl_cert_file": "tls-server_cert.pem",
+        "ssl_key_file": "tls-server_key.pem",
+        "listen_addresses": "127.0.0.1",
+        "port": str(port),
+    }
+    with system_postgres(programs, settings, prepare):
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres", pems
 
 
 async def test_tls_with_pem_texts_and_files(tls_server: tuple[str, dict[str, str]], tmp_path: Path) -> None:
