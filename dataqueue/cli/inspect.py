@@ -147,14 +147,9 @@ def doctor(
     ]
     try:
         found, source = find_store(url, env_file)
+        findings += with_store(found, schema, lambda queue: _examine(queue, _configuration(found, source, schema)))
     except ConfigError as error:
-        findings.append(Finding("configuration", "error", str(error), "See: dataqueue doctor --help"))
-    else:
-        findings.append(_configuration(found, source, schema))
-        try:
-            findings += with_store(found, schema, _examine)
-        except ConfigError as error:
-            findings.append(Finding("configuration", "error", str(error)))
+        findings.append(Finding("configuration", "error", str(error)))
     bad = any(finding.level == "error" for finding in findings)
     if as_json:
         write_json({"ok": not bad, "findings": findings})
@@ -175,24 +170,20 @@ def _configuration(url: str, source: str, schema: str | None) -> Finding:
     return Finding("configuration", "ok", message)
 
 
-async def _examine(queue: JobQueue) -> list[Finding]:
+async def _examine(queue: JobQueue, configuration: Finding) -> list[Finding]:
     """What the store says of itself; if it does not answer, why."""
     from dataqueue.backends.base import Finding
 
+    findings = [configuration]
     try:
         await queue.open()
     except StoreUnavailable as error:
-        return [Finding("connection", "error", str(error), "Start the server, or correct the URL.")]
+        return [*findings, Finding("connection", "error", str(error), "Start the server, or correct the URL.")]
     except SchemaError as error:
-        return [
-            Finding("connection", "ok", f"{queue.backend.location()} answers"),
-            Finding("schema", "error", str(error), "dataqueue migrate"),
-        ]
-    return [
-        Finding("connection", "ok", f"{queue.backend.location()} answers"),
-        *await queue.doctor(),
-        *_workers(await queue.stats()),
-    ]
+        findings.append(Finding("connection", "ok", f"{queue.backend.location()} answers"))
+        return [*findings, Finding("schema", "error", str(error), "dataqueue migrate")]
+    findings.append(Finding("connection", "ok", f"{queue.backend.location()} answers"))
+    return [*findings, *await queue.doctor(), *_workers(await queue.stats())]
 
 
 def _workers(now: Stats) -> list[Finding]:

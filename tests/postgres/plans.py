@@ -201,7 +201,7 @@ class Report:
             round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
             + node.get("Rows Removed by Index Recheck", 0) * node["Actual Loops"]
             for node in self.nodes
-            if "Index Name" in node or node.get("Relation Name") == "job_queue" and "Scan" in node["Node Type"]
+            if "Index Name" in node or (node.get("Relation Name") == "job_queue" and "Scan" in node["Node Type"])
         )
 
     @property

@@ -1,0 +1,57 @@
+# Each target brings its own virtual environment; nothing but python3 (3.11 or newer), make and pip is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+URL ?=
+WORKERS ?= 2
+
+SOURCES := pyproject.toml $(shell find dataqueue mcp_server installers ai migrations docs -type f \
+	-not -name '*.pyc' 2>/dev/null)
+
+.PHONY: demo test check check-plans bench docs chaos clean
+
+demo: $(VENV)/.installed
+	@$(BIN)/dataqueue demo $(if $(URL),--url '$(URL)')
+
+test: $(VENV)/.installed $(VENV)/.test
+	$(BIN)/pytest -n $(WORKERS) -m 'not plans and not chaos' $(ARGS)
+
+check: $(VENV)/.installed $(VENV)/.test $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tools/check_wheel.py
+
+check-plans: $(VENV)/.installed $(VENV)/.test
+	$(BIN)/pytest -m plans --timeout 1200 $(ARGS)
+
+chaos: $(VENV)/.installed $(VENV)/.test
+	$(BIN)/pytest -m chaos --timeout 3600 $(ARGS)
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks $(if $(URL),--url '$(URL)') $(ARGS)
+
+docs:
+	@echo 'The manual is in docs/; it is read as Markdown.'
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@touch $@
+
+# A plain install, not an editable one: everything runs against what users get.
+$(VENV)/.installed: $(VENV)/.created $(SOURCES)
+	@echo 'Installing dataqueue into $(VENV) …'
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[embedded]'
+	@rm -rf build *.egg-info
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.created pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --group test
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.created pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --group check
+	@touch $@
