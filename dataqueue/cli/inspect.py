@@ -147,7 +147,9 @@ def doctor(
     ]
     try:
         found, source = find_store(url, env_file)
-        findings += with_store(found, schema, lambda queue: _examine(queue, _configuration(found, source, schema)))
+        findings += with_store(
+            found, schema, lambda queue: _examine(queue, _configuration(found, source, schema), schema)
+        )
     except ConfigError as error:
         findings.append(Finding("configuration", "error", str(error)))
     bad = any(finding.level == "error" for finding in findings)
@@ -170,7 +172,7 @@ def _configuration(url: str, source: str, schema: str | None) -> Finding:
     return Finding("configuration", "ok", message)
 
 
-async def _examine(queue: JobQueue, configuration: Finding) -> list[Finding]:
+async def _examine(queue: JobQueue, configuration: Finding, schema: str | None) -> list[Finding]:
     """What the store says of itself; if it does not answer, why."""
     from dataqueue.backends.base import Finding
 
@@ -181,7 +183,10 @@ async def _examine(queue: JobQueue, configuration: Finding) -> list[Finding]:
         return [*findings, Finding("connection", "error", str(error), "Start the server, or correct the URL.")]
     except SchemaError as error:
         findings.append(Finding("connection", "ok", f"{queue.backend.location()} answers"))
-        return [*findings, Finding("schema", "error", str(error), "dataqueue migrate")]
+        return [
+            *findings,
+            Finding("schema", "error", str(error), "dataqueue migrate" + (f" --schema {schema}" if schema else "")),
+        ]
     findings.append(Finding("connection", "ok", f"{queue.backend.location()} answers"))
     return [*findings, *await queue.doctor(), *_workers(await queue.stats())]
 

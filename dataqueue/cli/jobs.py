@@ -12,12 +12,10 @@ import typer
 from dataqueue.cli.common import (
     OK,
     PROBLEM,
-    STATUS_STYLES,
     AsJson,
     EnvFile,
     Schema,
     Url,
-    cell,
     console,
     finish,
     plain,
