@@ -9,7 +9,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dataqueue.version import __version__ as __version__
 
 # In a checkout the folders that the wheel puts into this package (migrations, docs, …) lie beside it.
 _checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib is slow to import

@@ -52,11 +52,12 @@ ALTER TABLE {schema}.job_queue
     ADD COLUMN IF NOT EXISTS ready_at              TIMESTAMPTZ;
 
 CREATE TABLE IF NOT EXISTS {schema}.job_events (
-    id         SERIAL PRIMARY KEY,
+    id         SERIAL,
     job_id     INT NOT NULL,
     event_type TEXT NOT NULL,
     created_at TIMESTAMPTZ DEFAULT now(),
-    metadata   JSONB
+    metadata   JSONB,
+    PRIMARY KEY (job_id, id)  -- both look events up by job, neither by id
 );
 
 CREATE TABLE IF NOT EXISTS {schema}.waitpoints (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import shlex
 import signal
@@ -156,12 +157,10 @@ def test_the_version_is_printed(cli: Cli) -> None:
 
 
 def test_help_loads_no_driver_and_no_tables() -> None:
-    code = (
-        "import sys, dataqueue.cli; "
-        "sys.exit(str({'psycopg', 'pydantic', 'rich.table', 'dataqueue.queue'} & set(sys.modules) or 0).strip('0'))"
-    )
+    heavy = "{'psycopg', 'pydantic', 'rich.table', 'dataqueue.queue'}"
+    code = f"import sys, dataqueue.cli; print({heavy} & set(sys.modules) or 'light')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
-    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert done.stdout.strip() == "light"
 
 
 @pytest.mark.parametrize("args", [["no-such-command"], ["stats", "--no-such-option"], ["jobs", "show", "abc"]])
@@ -225,7 +224,7 @@ def test_migrate_keeps_to_a_schema(cli: Cli, pg_empty_url: str) -> None:
     assert cli("migrate", "--url", pg_empty_url, "--schema", "side").returncode == 0
     assert cli("stats", "--url", pg_empty_url, "--schema", "side").returncode == 0
     assert cli("stats", "--url", pg_empty_url).returncode == 4
-    assert cli("migrate", "--url", pg_empty_url, "--schema", "a b;").returncode == 2
+    assert cli("migrate", "--url", pg_empty_url, "--schema", "").returncode == 2
 
 
 # -- the environment file -------------------------------------------------------------------------------
@@ -314,9 +313,8 @@ def test_a_payload_is_read_from_stdin(store: Cli) -> None:
     assert store.json("jobs", "show", json.loads(done.stdout)["id"])["job"]["payload"] == ["from", "stdin"]
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
+def test_bad_input_is_code_2_and_stores_nothing(store: Cli) -> None:
+    for args in (
         ["add", "t", "{not json"],
         ["add", "t", "NaN"],
         ["add", "t", "--delay", "nan"],
@@ -328,14 +326,11 @@ def test_a_payload_is_read_from_stdin(store: Cli) -> None:
         ["list", "--tag-mode", "most"],
         ["list", "--limit", "0"],
         ["show", "0"],
-    ],
-    ids=" ".join,
-)
-def test_bad_input_is_code_2_and_stores_nothing(store: Cli, args: list[str]) -> None:
-    done = store("jobs", *args)
-    assert done.returncode == 2
-    assert done.stderr.startswith("Error: ")
-    assert "Traceback" not in done.stderr
+    ):
+        done = store("jobs", *args)
+        assert done.returncode == 2, args
+        assert done.stderr.startswith("Error: "), args
+        assert "Traceback" not in done.stderr, args
     assert store.json("jobs", "list")["jobs"] == []
 
 
@@ -454,13 +449,13 @@ def test_json_logs_are_one_object_a_line(app: Cli) -> None:
 
 
 def test_json_logs_have_the_extra_fields() -> None:
-    import logging
-
     from dataqueue.cli.logs import JsonFormatter
 
-    record = logging.makeLogRecord({"msg": "sent %s", "args": ("it",), "order": 7, "level": "mine"})
+    record = logging.getLogger("shop").makeRecord(
+        "shop", logging.INFO, "jobs.py", 1, "sent %s", ("it",), None, extra={"order": 7}
+    )
     line = json.loads(JsonFormatter().format(record))
-    assert (line["message"], line["order"], line["level"]) == ("sent it", 7, "info") or line["level"] == "level 1"
+    assert (line["message"], line["level"], line["logger"], line["order"]) == ("sent it", "info", "shop", 7)
 
 
 @NO_SIGNALS

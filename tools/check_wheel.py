@@ -10,6 +10,10 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from readme import write_readme_files  # noqa: E402
+
 BIN = Path(sys.executable).parent
 
 
@@ -43,6 +47,7 @@ def main() -> None:
         user.mkdir()
         text = (ROOT / "tests" / "typing_user.py").read_text()
         (user / "typing_user.py").write_text(text)
+        write_readme_files(user)
         (user / "pyrightconfig.json").write_text(
             '{"typeCheckingMode": "strict", "pythonVersion": "3.11", "extraPaths": ["../wheel"],'
             ' "reportUnnecessaryTypeIgnoreComment": "error"}'

@@ -31,6 +31,7 @@ from dataqueue.definitions import Handler
 from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
 from dataqueue.events import Hook
 from dataqueue.options import check_integer, check_job_type, check_name
+from dataqueue.version import __version__
 from dataqueue.worker.attempt import Attempt
 from dataqueue.worker.leases import BEATS_A_LEASE, EXPIRY_SHARE, RECLAIMS_A_LEASE, Heartbeat
 from dataqueue.worker.outbox import Outbox
@@ -236,8 +237,6 @@ class Processor:
             delay = min(delay * 2, _LAST_BACKOFF)
 
     async def _register(self) -> WorkerInfo:
-        from dataqueue import __version__
-
         while True:
             worker = WorkerInfo(
                 id=self.worker_id,

@@ -290,6 +290,7 @@ async def test_whatever_a_handler_raises_fails_its_job_only(
     queue: JobQueue, working: Working, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("CRITICAL", "dataqueue.worker")  # pytest-xdist cannot pass a lone surrogate on
+
     async def bad(payload: Any) -> None:
         raise error
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -156,15 +155,24 @@ def _insert_jobs(conn: Conn) -> None:
 
 
 @contextmanager
-def big_queue(server: Any) -> Iterator[Conn]:
-    """A connection to a big queue on a server of its own."""
-    with server as url, psycopg.connect(url, autocommit=True, row_factory=tuple_row) as conn:
-        begun = time.monotonic()
-        migrate(url, {}, None, MigrateOptions())
-        build(conn)
-        version = conn.execute("SHOW server_version").fetchall()[0][0]
-        print(f"\nPostgreSQL {version}: built in {time.monotonic() - begun:.0f} s")
+def new_queue(server_url: str, name: str, *, shared: bool = False) -> Iterator[Conn]:
+    """A connection to a migrated database of this name, made anew."""
+    base, _, query = server_url.partition("?")
+    url = f"{base.rpartition('/')[0]}/{name}?{query}"
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
+    migrate(url, {}, None, MigrateOptions(shared=shared))
+    with psycopg.connect(url, autocommit=True, row_factory=tuple_row) as conn:
         yield conn
+
+
+def url_of(conn: Conn) -> str:
+    return f"postgresql://{conn.info.user}@/{conn.info.dbname}?host={conn.info.host}"
+
+
+def version_of(conn: Conn) -> int:
+    return conn.info.server_version // 10000
 
 
 # -- what a statement reads -------------------------------------------------------------------------

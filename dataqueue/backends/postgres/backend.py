@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -62,7 +62,9 @@ if TYPE_CHECKING:
 
     AnyPool = AsyncConnectionPool[Any]
 
-_READ_TRIES = 3
+T = TypeVar("T")
+
+_TRIES = 3
 _COUNT_COMPLETED_BELOW = 500_000
 """Rows up to which completed jobs are counted one by one; beyond, the planner's estimate serves."""
 
@@ -204,21 +206,34 @@ class PostgresBackend:
 
     async def _read(self, sql: LiteralString, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Run a query that changes nothing; a connection lost meanwhile is no reason to fail."""
-        for tries_left in reversed(range(_READ_TRIES)):
-            try:
-                async with self.connection() as conn:
-                    cursor = conn.cursor(row_factory=tuple_row)
-                    await cursor.execute(sql, parameters, prepare=False)
-                    return await cursor.fetchall()
-            except StoreUnavailable as error:
-                if not tries_left or not isinstance(error.__cause__, psycopg.errors.OperationalError):
-                    raise
-        raise AssertionError("unreachable")
+
+        async def read(conn: AsyncConnection[Any]) -> list[tuple[Any, ...]]:
+            cursor = await conn.cursor(row_factory=tuple_row).execute(sql, parameters, prepare=False)
+            return await cursor.fetchall()
+
+        return await self._on_some_connection(read, psycopg.OperationalError)
 
     async def _write(self, sql: LiteralString, parameters: dict[str, Any]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
-        async with self.connection() as conn:
-            cursor = conn.cursor(row_factory=tuple_row)
-            return await cursor.execute(sql, parameters)
+        """Run one statement, which is a transaction."""
+
+        async def write(conn: AsyncConnection[Any]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+            return await conn.cursor(row_factory=tuple_row).execute(sql, parameters)
+
+        # A backend that was told to end says so before it executes a statement, or instead of committing
+        # it, but never after the commit: the statement can be sent again. Any other loss leaves it open.
+        return await self._on_some_connection(write, psycopg.errors.AdminShutdown)
+
+    async def _on_some_connection(
+        self, operation: Callable[[AsyncConnection[Any]], Awaitable[T]], harmless: type[psycopg.Error]
+    ) -> T:
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                async with self.connection() as conn:
+                    return await operation(conn)
+            except StoreUnavailable as error:
+                if not tries_left or not isinstance(error.__cause__, harmless):
+                    raise
+        raise AssertionError("unreachable")
 
     # -- jobs -------------------------------------------------------------------------------------
 
@@ -235,10 +250,10 @@ class PostgresBackend:
                 itertools.chain(first, itertools.chain.from_iterable(chunks)), cast("Connection[Any]", conn)
             )
             return
+        if conn is None and len(first) < adding.CHUNK:  # one statement is a transaction
+            yield await self._on_some_connection(lambda own: self._run_steps(own, first), psycopg.errors.AdminShutdown)
+            return
         async with self._adding_connection(conn) as target:
-            if conn is None and len(first) < adding.CHUNK:
-                yield await self._run_steps(target, first)  # one statement is a transaction
-                return
             if conn is not None and not target.autocommit:
                 # Begin the transaction that the caller will end: transaction() would begin and end its own.
                 await target.execute("SELECT 1")

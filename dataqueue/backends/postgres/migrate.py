@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,6 +15,7 @@ from psycopg.rows import tuple_row
 
 from dataqueue.backends.postgres.statements import check_schema, fill, quote_identifier
 from dataqueue.errors import ConfigError, SchemaError
+from dataqueue.version import __version__
 
 FIND_SCHEMA: LiteralString = """
 SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -244,9 +245,7 @@ class _Run:
             "INSERT INTO {schema}.dataqueue_migrations (version, name, shared, package)"
             " VALUES (%(version)s, %(name)s, %(shared)s, %(package)s)"
         )
-        from dataqueue import __version__
-
-        values = {"version": item.version, "name": item.name, "shared": shared, "package": __version__}
+        values: dict[str, Any] = {"version": item.version, "name": item.name, "shared": shared, "package": __version__}
         if sql.startswith("-- run: statements"):
             for statement in _statements(sql):
                 self._drop_invalid_index(statement)
@@ -264,7 +263,7 @@ class _Run:
                 statements += self._typescript_records()
             self._with_lock_timeout(statements)
 
-    def _with_lock_timeout(self, statements: list[tuple[str, dict[str, Any] | None]]) -> int:
+    def _with_lock_timeout(self, statements: Sequence[tuple[str, dict[str, Any] | None]]) -> int:
         """One transaction that does not queue for a table lock for long: behind it, everyone would wait."""
         for attempt in range(1, _LOCK_TRIES + 1):
             try:

@@ -1,7 +1,8 @@
 -- Claim up to %(limit)s due jobs of these types, best first: highest priority, then longest due.
 -- Candidates are read in order without locks, then locked one by one until there are enough, so that
 -- other workers find the rest unlocked. {each} and {all} are literals: as parameters the planner would
--- take them for a tenth of the table.
+-- take them for a tenth of the table. The lock asks nothing of `due`: while few are ready, the planner
+-- would look each of them up in all of their index, and keep that plan when there are many.
 WITH picked AS MATERIALIZED (
     SELECT c.id, c.ready_at
     FROM (
@@ -18,7 +19,7 @@ WITH picked AS MATERIALIZED (
     ) c
     CROSS JOIN LATERAL (
         SELECT 1 FROM {schema}.job_queue r
-        WHERE r.id = c.id AND r.due AND r.ready_at IS NOT NULL AND r.ready_at <= now()
+        WHERE r.id = c.id AND r.ready_at <= now()
         FOR UPDATE SKIP LOCKED
     ) locked
     LIMIT %(limit)s

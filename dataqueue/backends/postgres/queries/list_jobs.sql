@@ -9,6 +9,8 @@ FROM {schema}.job_queue
 WHERE (%(id)s::bigint IS NULL OR id = %(id)s::bigint)
   AND (%(before_id)s::bigint IS NULL OR id < %(before_id)s::bigint)
   AND (%(statuses)s::text[] IS NULL OR status = ANY (%(statuses)s::text[]))
+  AND (cardinality(%(statuses)s::text[]) > 1 OR %(statuses)s::text[] IS NULL
+       OR status = (%(statuses)s::text[])[1])  -- says that the index by status and id is in the order wanted
   AND (%(job_types)s::text[] IS NULL OR job_type = ANY (%(job_types)s::text[]))
   AND (%(priority)s::int IS NULL OR priority = %(priority)s::int)
   AND (%(all_tags)s::text[] IS NULL OR tags @> %(all_tags)s::text[])
