@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from dataqueue.errors import ConfigError
 from dataqueue.tls import TLS
@@ -61,7 +61,7 @@ def create_backend(
         ConfigError: an unknown scheme or a malformed URL. The message never holds a password.
     """
     url = normalise_scheme(url.strip())
-    scheme = urlsplit(url).scheme if "://" in url else url.partition(":")[0]
+    scheme = url.partition(":")[0].lower()
     if scheme == "postgresql":
         from dataqueue.backends.postgres.backend import PostgresBackend
 
@@ -76,7 +76,7 @@ def create_backend(
                 raise ConfigError("embedded:valkey is not supported yet; use embedded: (Postgres).")
         return EmbeddedPostgresBackend(Path(path) if path else None, schema=schema, pool_size=pool_size)
     raise ConfigError(
-        f"{_without_secrets(url)!r} is not a URL of a store that dataqueue knows. "
+        f"{without_secrets(url)!r} is not a URL of a store that dataqueue knows. "
         "Use postgresql://user:password@host:5432/database or embedded:[path]."
     )
 
@@ -87,8 +87,13 @@ def backend_from_pool(pool: Any, *, schema: str | None) -> Backend:
     return PostgresBackend.from_pool(pool, schema=schema)
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
+    """What can be shown of a text that was meant as a URL, however broken: nothing before the last ``@``."""
     scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url[:20] + ("…" if len(url) > 20 else "")
-    return f"{scheme}://{rest.rpartition('@')[2][:60]}"
+    shown = rest if separator else url
+    if "@" in shown:
+        shown = f"***@{shown.rpartition('@')[2]}"
+    elif not separator:
+        shown = shown.partition("=")[0]  # "host=… password=…": a connection string, not a URL
+    shown = re.sub(r"(?i)(password=)[^&\s]*", r"\1***", shown)
+    return f"{scheme}{separator}{shown[:80]}" if separator else shown[:40]

@@ -17,6 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from dataqueue.backends.resolve import without_secrets
 from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
 from dataqueue.tls import TLS
 
@@ -45,26 +46,26 @@ def parse_url(url: str, tls: TLS | None) -> tuple[str, str | None]:
     Raises:
         ConfigError: not a Postgres URL. The message never holds the password.
     """
-    parts = urlsplit(url)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    schema = next((value.split(",")[0].strip() for name, value in query if name == "search_path"), None)
-    kept = [
-        (name, "require" if (name, value) == ("sslmode", "no-verify") else value)
-        for name, value in query
-        if name not in ("search_path", "schema")
-    ]
-    schema = next((value for name, value in query if name == "schema"), schema)
-    # quote_via keeps a socket path readable; libpq decodes %XX but not "+"
-    clean = urlunsplit(parts._replace(query=urlencode(kept).replace("+", "%20")))
     try:
+        parts = urlsplit(url)
         if "," not in parts.netloc:
             _ = parts.port  # libpq would find fault with it only when it connects
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        kept = [
+            (name, "require" if (name, value) == ("sslmode", "no-verify") else value)
+            for name, value in query
+            if name not in ("search_path", "schema")
+        ]
+        # libpq decodes %XX but not "+"
+        clean = urlunsplit(parts._replace(query=urlencode(kept).replace("+", "%20")))
         options = conninfo_to_dict(clean)
     except (psycopg.Error, ValueError) as error:
-        problem = str(error).strip()
-        if parts.password:
-            problem = problem.replace(parts.password, "***")
-        raise ConfigError(f"{redact(url)} is not a usable Postgres URL: {redact(problem)}") from None
+        # The driver's message may quote any part of the URL: only what surely is no secret is repeated.
+        unknown = re.search(r'invalid URI query parameter: "\w+"', str(error))
+        problem = unknown[0] if unknown else "it cannot be parsed; percent-encode special characters (@ / : [ ])"
+        raise ConfigError(f"{without_secrets(url)!r} is not a usable Postgres URL: {problem}.") from None
+    names = dict(query)
+    schema = names.get("schema") or names.get("search_path", "").split(",")[0].strip() or None
     merged: dict[str, Any] = {**KEEPALIVE, "application_name": "dataqueue", **options}
     if tls is not None:
         merged.update(_tls_options(tls, options))
