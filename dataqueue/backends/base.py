@@ -321,6 +321,10 @@ class Backend(Protocol):
         """
         ...
 
+    async def list_due_types(self) -> list[str]:
+        """The types that have a job that is due now, whether or not anybody works them."""
+        ...
+
     async def list_held(self, worker_id: str) -> list[Held]:
         """What the store thinks this worker holds: more than it knows of if a claim's answer was lost."""
         ...

@@ -161,18 +161,7 @@ class Attempt:
         return None
 
     def _failed(self, message: str, reason: FailureReason, error: BaseException | None) -> Failed:
-        job = self.job
-        policy = RetryPolicy(job.retry_delay, job.retry_backoff, job.retry_delay_max)
-        delay = next_delay(policy, job.attempts, job.max_attempts)
-        return Failed(
-            job.id,
-            job.lease_id,
-            storable(message),
-            reason,
-            None if delay is None else int(delay.total_seconds() * 1000),
-            None if error is None else storable(type(error).__qualname__),
-            None if error is None else raised_at(error),
-        )
+        return failed(self.job, message, reason, error)
 
     # -- stopping -------------------------------------------------------------------------------------
 
@@ -236,6 +225,28 @@ class Attempt:
     def _check_lease(self, stored: bool) -> None:
         if not stored:
             raise LeaseLost(self.job.id)
+
+
+def failed(job: Claimed, message: str, reason: FailureReason, error: BaseException | None) -> Failed:
+    """The failure of this attempt, with the time of the next one by the job's own policy."""
+    policy = RetryPolicy(job.retry_delay, job.retry_backoff, job.retry_delay_max)
+    delay = next_delay(policy, job.attempts, job.max_attempts)
+    return Failed(
+        job.id,
+        job.lease_id,
+        storable(message),
+        reason,
+        None if delay is None else int(delay.total_seconds() * 1000),
+        None if error is None else storable(type(error).__qualname__),
+        None if error is None else raised_at(error),
+    )
+
+
+def no_handler(job: Claimed, handled: list[str]) -> Failed:
+    """The failure of a job that a worker took although it cannot run it (``on_unknown_type="fail"``)."""
+    message = f"No handler for job type {job.job_type!r}. This worker handles: {', '.join(handled)}."
+    logger.warning("Job %s: %s", job.id, message)
+    return failed(job, message, "no_handler", None)
 
 
 def _contains_lease_lost(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, cast
 
 from dataqueue.backends.base import (
     Backend,
@@ -32,7 +32,7 @@ from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
 from dataqueue.events import Hook
 from dataqueue.options import check_integer, check_job_type, check_name
 from dataqueue.version import __version__
-from dataqueue.worker.attempt import Attempt
+from dataqueue.worker.attempt import Attempt, no_handler
 from dataqueue.worker.leases import BEATS_A_LEASE, EXPIRY_SHARE, RECLAIMS_A_LEASE, Heartbeat
 from dataqueue.worker.outbox import Outbox
 from dataqueue.worker.pace import Idle, Prefetch
@@ -68,6 +68,9 @@ class ProcessorOptions(TypedDict, total=False):
     """How long a handler that was told to stop may take, 5 s by default."""
     prefetch: int
     """Jobs claimed ahead of a free slot while jobs are short; up to ``concurrency`` by default."""
+    on_unknown_type: Literal["leave", "fail"]
+    """``leave`` (the default): jobs of types without a handler here are left to other workers. ``fail``: this
+    worker claims them as well and fails them with reason ``no_handler``. Only where it is the only kind of worker."""
     max_loop_block: timedelta
     """A blocked event loop is given up (and the process exits) after this long, 5 min by default."""
 
@@ -96,11 +99,13 @@ class Processor:
         self.max_loop_block = _seconds(options.get("max_loop_block", timedelta(minutes=5)), "max_loop_block", 1, 86_400)
         prefetch = options.get("prefetch", self.concurrency)
         self._prefetch = Prefetch(check_integer(prefetch, "prefetch", 0, 10_000))
+        self._fails_unknown = _fails_unknown(options.get("on_unknown_type", "leave"))
         name = options.get("worker_id")
         self._given_id = None if name is None else check_name(name, "worker_id")
         self.worker_id = self._given_id or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         _refuse_unknown(options)
         self._types = sorted(self.handlers)
+        self._claimed_types = self._types
         self._inflight: dict[int, Attempt] = {}
         self._buffer: deque[tuple[float, Claimed]] = deque()
         self._abandoned: list[Attempt] = []
@@ -297,8 +302,10 @@ class Processor:
         if self._suspect and want:
             await self._release_unknown()
         promote = want > 0 and self._idle.should_promote()
+        if promote and self._fails_unknown:
+            self._claimed_types = sorted({*self._types, *await backend.list_due_types()})
         try:
-            cycle = await backend.cycle(self.worker_id, self._outbox.take(), self._types, want, promote)
+            cycle = await backend.cycle(self.worker_id, self._outbox.take(), self._claimed_types, want, promote)
         except StoreUnavailable:
             self._suspect = True
             self._outbox.not_sent()
@@ -383,6 +390,10 @@ class Processor:
         announce = self.queue.hooks.wants("job:processing")
         while self._buffer and len(self._inflight) < self.concurrency and not (self._stopping and not self._accepting):
             _, job = self._buffer.popleft()
+            if job.job_type not in self.handlers:
+                self._outbox.put(no_handler(job, self._types))
+                self._wake.set()
+                continue
             attempt = Attempt(job, self.handlers[job.job_type], self.queue, self._threads, self.grace, self._on_over)
             earlier = self._inflight.get(job.id)
             if earlier is not None:  # taken from us and claimed again, before a heartbeat could tell
@@ -507,6 +518,12 @@ def _chosen(handlers: Mapping[str, Handler], job_types: object) -> dict[str, Han
             f"job_types names {', '.join(unknown) or 'nothing'}; there are handlers for {', '.join(sorted(handlers))}."
         )
     return {name: handlers[name] for name in wanted}
+
+
+def _fails_unknown(choice: object) -> bool:
+    if choice not in ("leave", "fail"):
+        raise ConfigError(f"on_unknown_type must be 'leave' or 'fail', not {choice!r:.80}.")
+    return choice == "fail"
 
 
 def _seconds(value: object, what: str, low: float, high: float) -> float:

@@ -148,6 +148,20 @@ async def test_only_types_with_a_handler_are_claimed(queue: JobQueue, working: W
     assert (await queue.stats()).unhandled_types == ["foreign"]
 
 
+async def test_unknown_types_fail_where_that_is_asked_for(queue: JobQueue, working: Working) -> None:
+    async def known(payload: Any) -> None: ...
+
+    stray = await queue.add_job("stray", max_attempts=1)
+    again = await queue.add_job("stray")
+    await working(queue, {"known": known}, on_unknown_type="fail")
+    job = await stray.wait(timeout=20)
+    assert (job.status, job.failure_reason) == ("failed", "no_handler") and "known" in (job.last_error or "")
+    assert (await until(lambda: _in_status(again, "failed"))).next_attempt_at is not None
+    assert (await (await queue.add_job("known")).wait(timeout=20)).status == "completed"
+    with pytest.raises(ConfigError, match="on_unknown_type"):
+        queue.create_processor({"known": known}, on_unknown_type="explode")  # type: ignore[typeddict-item]
+
+
 async def test_job_types_narrows_the_handlers(queue: JobQueue, working: Working) -> None:
     async def any_(payload: Any) -> None: ...
 

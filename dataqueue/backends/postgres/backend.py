@@ -414,6 +414,9 @@ class PostgresBackend:
             jobs = [] if claiming is None else [Claimed(*row) for row in await claiming.fetchall()]
         return Cycle(jobs, lost, next_due)
 
+    async def list_due_types(self) -> list[str]:
+        return [row[0] for row in await self._read(self.statements("list_due_types"), {})]
+
     async def list_held(self, worker_id: str) -> list[Held]:
         rows = await self._read(self.statements("list_held"), {"worker_id": worker_id})
         return [(job_id, lease_id) for job_id, lease_id in rows]
