@@ -141,7 +141,10 @@ def add(
     env_file: EnvFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add a job. Its payload is checked by the worker that runs it."""
+    """Add a job.
+
+    Your code is not asked: the payload is checked by the worker, and the type's default options are not applied.
+    """
     given: dict[str, object] = {
         "priority": priority,
         "delay": _seconds(delay, "--delay"),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +22,6 @@ Conn = psycopg.Connection[tuple[Any, ...]]
 
 SETTINGS = {"fsync": "off", "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h"}
 """Of the servers: what makes building them fast, and nothing that the planner looks at."""
-SYSTEM_15 = Path("/usr/lib/postgresql/15/bin")
 
 OURS = [f"ours-{n}" for n in range(5)]
 FOREIGN = [f"foreign-{n}" for n in range(15)]
@@ -52,33 +49,6 @@ def embedded() -> Iterator[str]:
     finally:
         server.stop(wait=True)
         shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def installed(programs: Path) -> Iterator[str]:
-    """A server from this machine's own programs, for as long as it is needed."""
-    path = Path(tempfile.mkdtemp(prefix="dataqueue-plans-"))
-    account: dict[str, Any] = {}
-    if os.geteuid() == 0:  # Postgres refuses to run as root
-        shutil.chown(path, "postgres")
-        account = {"user": "postgres", "cwd": path}
-    data = path / "data"
-
-    def run(program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [programs / program, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, **account
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, path, ignore_errors=True)
-        run("initdb", "-D", str(data), "-U", "postgres", "-E", "UTF8", "--auth", "trust", "--no-sync")
-        options = {**SETTINGS, "listen_addresses": "", "unix_socket_directories": str(path)}
-        with (data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in options.items())
-        run("pg_ctl", "start", "-w", "-s", "-D", str(data), "-l", str(path / "log"))
-        stack.callback(run, "pg_ctl", "stop", "-w", "-s", "-m", "immediate", "-D", str(data))
-        yield f"postgresql://postgres@/postgres?host={path}"
 
 
 def build(conn: Conn) -> None:

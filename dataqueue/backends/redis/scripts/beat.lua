@@ -1,0 +1,10 @@
+-- Renew a worker's lease and ask about its jobs. ARGV: channel, worker, info (JSON), lease ms, then id6 and lease of each.
+-- Returns for each job: 0 lost, 1 held, 2 to be cancelled.
+redis.call('HSET', K_wk, ARGV[2], ARGV[3])
+redis.call('ZADD', K_wl, now + tonumber(ARGV[4]), ARGV[2])
+local answer = {}
+for n = 5, #ARGV, 2 do
+  local h = held_by_lease(ARGV[n], tonumber(ARGV[n + 1]))
+  answer[#answer + 1] = not h and 0 or h.cancel_req > 0 and 2 or 1
+end
+return answer
