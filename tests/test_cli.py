@@ -366,7 +366,7 @@ def test_stats_count_by_type_and_name_what_no_worker_takes(store: Cli) -> None:
     assert stats["by_type"] == {"t": {"pending": 1}}
     assert stats["unhandled_types"] == ["t"]
     assert stats["workers"] == []
-    assert "t (no worker)" in store("stats").stdout
+    assert "No worker takes: t." in store("stats").stdout
 
 
 @NO_SIGNALS
@@ -510,7 +510,7 @@ def test_doctor_and_stats_see_a_worker(app: Cli) -> None:
     read_until(process, "running")
     (worker,) = app.json("stats")["workers"]
     assert (worker["id"], worker["alive"], worker["running"], worker["concurrency"]) == ("seen", True, 1, 3)
-    assert "1 alive, running 1 of at most 3 jobs" in app("doctor").stdout
+    assert "1 alive with 3 slots, holding 1 jobs" in app("doctor").stdout
     job_id = app.json("jobs", "list")["jobs"][0]["id"]
     assert app.json("jobs", "cancel", job_id)["results"][0]["result"] in ("requested", "cancelled")
     process.send_signal(signal.SIGTERM)

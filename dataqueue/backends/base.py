@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from dataqueue.jobs import FailureReason, Job, JobEvent, JobStatus, TagMode
 from dataqueue.options import JobSpec
@@ -231,6 +231,7 @@ class Heart(Protocol):
 
 
 Topic = Literal["work", "finished", "cancel"]
+TOPICS: tuple[Topic, ...] = get_args(Topic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +240,14 @@ class Signal:
 
     topic: Topic
     ids: tuple[int, ...] = ()
+
+
+def parse_signal(text: str) -> Signal | None:
+    """``topic`` or ``topic id id …``, as the stores send it; anything else is not for us."""
+    topic, _, rest = text.partition(" ")
+    if topic == "work" or topic == "finished" or topic == "cancel":
+        return Signal(topic, tuple(int(part) for part in rest.split() if part.isdigit()))
+    return None
 
 
 class Backend(Protocol):

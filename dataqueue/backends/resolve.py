@@ -54,6 +54,7 @@ def create_backend(
     schema: str | None,
     tls: TLS | None,
     pool_size: tuple[int, int],
+    key_prefix: str | None = None,
 ) -> Backend:
     """The backend for a URL; nothing is connected yet.
 
@@ -66,6 +67,12 @@ def create_backend(
         from dataqueue.backends.postgres.backend import PostgresBackend
 
         return PostgresBackend.from_url(url, schema=schema, tls=tls, pool_size=pool_size)
+    if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
+        from dataqueue.backends.redis.backend import RedisBackend
+
+        if schema is not None:
+            raise ConfigError("schema= belongs to Postgres; for Redis use key_prefix=.")
+        return RedisBackend.from_url(url, key_prefix=key_prefix, tls=tls, max_connections=pool_size[1])
     if scheme == "embedded":
         from dataqueue.backends.postgres.embedded import EmbeddedPostgresBackend
 
@@ -79,6 +86,12 @@ def create_backend(
         f"{without_secrets(url)!r} is not a URL of a store that dataqueue knows. "
         "Use postgresql://user:password@host:5432/database or embedded:[path]."
     )
+
+
+def backend_from_client(client: Any, *, key_prefix: str | None) -> Backend:
+    from dataqueue.backends.redis.backend import RedisBackend
+
+    return RedisBackend.from_client(client, key_prefix=key_prefix)
 
 
 def backend_from_pool(pool: Any, *, schema: str | None) -> Backend:

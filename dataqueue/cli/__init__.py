@@ -7,6 +7,8 @@ missing, older or newer than this package. Data goes to stdout, everything else 
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -53,5 +55,8 @@ app.command("doctor")(inspect.doctor)
 
 def main() -> int:
     """Run the command line; the exit code is returned or raised as ``SystemExit``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a question mark is better than no answer
     app()
     return 0

@@ -26,9 +26,9 @@ URGENT_SHARE = 40
 URGENT_EVERY = 0.06
 EXPORT_RUNS = 1.0
 """Seconds after which the longest job, a tenth done, is cancelled."""
-FRAME_SECONDS, LINE_SECONDS = 0.1, 1.0
+FRAME_SECONDS, LINE_SECONDS, ASK_AFTER = 0.1, 1.0, 1.0
 PATIENCE = 60.0
-"""Seconds without any job ending after which the demo gives up."""
+"""Seconds without any sign of life after which the demo gives up."""
 
 
 @reports_errors
@@ -54,6 +54,10 @@ def demo(
     from dataqueue.cli.demo_jobs import queue
 
     finish(run_async(lambda: _run(queue, console(), url, jobs, concurrency)))
+
+
+def _can_draw(out: Console) -> bool:
+    return out.is_terminal and not out.is_dumb_terminal
 
 
 def _is_own(url: str) -> bool:
@@ -85,12 +89,14 @@ async def _run(queue: JobQueue, out: Console, url: str, count: int, concurrency:
 async def _prepare(queue: JobQueue, out: Console, url: str) -> None:
     begun = time.monotonic()
     doing, done = ("starting a PostgreSQL of its own", "started") if _is_own(url) else ("connecting", "connected")
-    if not out.is_terminal:
+    if not _can_draw(out):
         out.print(f"{doing} …")
     with out.status(doing):
         await queue.migrate()
         await queue.open()
     out.print(cell(f"{done} in {time.monotonic() - begun:.1f} s: {queue.backend.location()}", "bright_black"))
+    if left := (await queue.stats()).by_status.get("pending"):
+        out.print(cell(f"{left:,} jobs that an earlier demo left are worked too", "bright_black"))
 
 
 async def _add_first(queue: JobQueue, out: Console, board: Board, count: int, tag: str) -> None:
@@ -144,9 +150,9 @@ async def _cancel_export(queue: JobQueue, board: Board) -> None:
 async def _show(queue: JobQueue, out: Console, board: Board, tasks: list[asyncio.Task[None]]) -> None:
     from rich.live import Live
 
-    live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+    live = Live(console=out, auto_refresh=False, transient=True) if _can_draw(out) else None
     shown_at = changed_at = time.monotonic()
-    finished = 0
+    activity = 0
     if live:
         live.start()
     try:
@@ -156,11 +162,11 @@ async def _show(queue: JobQueue, out: Console, board: Board, tasks: list[asyncio
                 if task.done():
                     task.result()
             now = time.monotonic()
-            if board.finished != finished:
-                changed_at, finished = now, board.finished
+            if board.activity != activity:
+                changed_at, activity = now, board.activity
             elif now - changed_at > PATIENCE:
                 return
-            if now - changed_at > LINE_SECONDS:
+            if now - changed_at > ASK_AFTER:
                 await board.ask_store()  # another worker may have taken the rest
             if live:
                 live.update(board.view(out.width), refresh=True)

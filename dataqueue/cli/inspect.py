@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from dataqueue.backends.base import Finding, Stats
     from dataqueue.queue import JobQueue
 
+_ALWAYS = ("pending", "processing", "completed", "failed")
+
 
 # -- stats ----------------------------------------------------------------------------------------------
 
@@ -103,17 +105,18 @@ def _stats_view(now: Stats) -> RenderableType:
 
     counts = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True)
     counts.add_column("job type", footer="all")
-    for status in STATUSES:
+    shown = [status for status in STATUSES if status in _ALWAYS or now.by_status.get(status)]
+    for status in shown:
         total = now.by_status.get(status, 0)
         estimated = status == "completed" and now.estimated_completed is not None
         footer = f"~{total:,}" if estimated else f"{total:,}"
         counts.add_column(cell(status, STATUS_STYLES[status]), justify="right", footer=footer)
     for job_type, by_status in sorted(now.by_type.items()):
-        marked = f"{job_type} (no worker)" if job_type in now.unhandled_types else job_type
-        counts.add_row(cell(marked), *(cell(f"{by_status.get(status, 0):,}") for status in STATUSES))
+        style = "yellow" if job_type in now.unhandled_types else ""
+        counts.add_row(cell(job_type, style), *(cell(f"{by_status.get(status, 0):,}") for status in shown))
     workers = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("worker", "running", "at most", "last heartbeat", "job types"):
-        workers.add_column(name, justify="right" if name in ("running", "at most") else "left")
+    for name in ("worker", "holds", "slots", "last heartbeat", "job types"):
+        workers.add_column(name, justify="right" if name in ("holds", "slots") else "left")
     for worker in now.workers:
         workers.add_row(
             cell(worker.id, "" if worker.alive else "red"),
@@ -124,7 +127,9 @@ def _stats_view(now: Stats) -> RenderableType:
         )
     oldest = now.oldest_ready_seconds
     waiting = "No job is due." if oldest is None else f"The longest-waiting due job has waited {duration(oldest)}."
-    return Group(counts, cell(waiting), workers if now.workers else cell("No workers."))
+    if now.unhandled_types:
+        waiting += f"\nNo worker takes: {', '.join(now.unhandled_types)}."
+    return Group(counts, cell(waiting), cell(""), workers if now.workers else cell("No workers."))
 
 
 # -- doctor ---------------------------------------------------------------------------------------------
@@ -198,8 +203,8 @@ def _workers(now: Stats) -> list[Finding]:
     findings: list[Finding] = []
     if alive:
         slots = sum(worker.concurrency for worker in alive)
-        running = sum(worker.running for worker in alive)
-        findings.append(Finding("workers", "ok", f"{len(alive)} alive, running {running} of at most {slots} jobs"))
+        held = sum(worker.running for worker in alive)
+        findings.append(Finding("workers", "ok", f"{len(alive)} alive with {slots} slots, holding {held} jobs"))
     else:
         findings.append(
             Finding("workers", "warning", "No worker is alive.", "Start one: dataqueue worker MODULE:QUEUE")

@@ -30,10 +30,17 @@ def print_table(out: Console, page: JobPage) -> None:
             cell(job.status, STATUS_STYLES[job.status]),
             cell(f"{job.attempts}/{job.max_attempts}"),
             cell(ago(job.created_at)),
-            cell(_remark(job), "bright_black"),
-            cell(" ".join(job.tags)),
+            _cut(_remark(job), "bright_black"),
+            _cut(" ".join(job.tags)),
         )
     out.print(table)
+
+
+def _cut(text: str, style: str = "") -> Text:
+    """A cell that gives way where the terminal is narrow."""
+    shown = cell(text, style)
+    shown.no_wrap, shown.overflow = True, "ellipsis"
+    return shown
 
 
 def _remark(job: Job) -> str:

@@ -182,6 +182,8 @@ class Processor:
         if self.is_running():
             raise ConfigError("This processor runs already. Make another one, or stop_and_drain() this one first.")
         self._stopping, self._accepting = False, True
+        self._idle = Idle(self.poll_interval)
+        self._listening_until = 0.0
         self._outbox.handed_back.clear()
 
     async def _join(self) -> int:

@@ -201,6 +201,8 @@ async def test_start_takes_one_batch_and_locks_no_more_than_it_runs(queue: JobQu
     assert not processor.is_running()
     assert await processor.start() == 4
     assert await processor.start() == 0
+    await queue.add_job("look")
+    assert await processor.start() == 1, "as a serverless function does it: one object, call after call"
     assert await queue.list_workers() == []
 
 

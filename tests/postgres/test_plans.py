@@ -216,7 +216,6 @@ OUTCOMES: dict[str, Callable[[int, int], Outcome]] = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="backend.cycle() records outcomes without settings that keep the plan by id")
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("analysed", [False, True], ids=["", "analysed"])
 async def test_outcomes_recorded_first_when_there_were_few_jobs(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import re
 import select
-import shutil
-import tempfile
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -19,7 +15,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dataqueue.backends.resolve import without_secrets
 from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
-from dataqueue.tls import TLS
+from dataqueue.tls import TLS, as_file
 
 KEEPALIVE = {
     "keepalives": "1",
@@ -150,7 +146,7 @@ def _tls_options(tls: TLS, options: dict[str, Any]) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for name, material in (("sslrootcert", tls.ca), ("sslcert", tls.cert), ("sslkey", tls.key)):
         if material is not None:
-            chosen[name] = str(_as_file(material, name))
+            chosen[name] = str(as_file(material, name))
     if not tls.verify:
         chosen["sslmode"] = "require"
         chosen.pop("sslrootcert", None)  # libpq verifies whenever it is given a root certificate
@@ -159,30 +155,3 @@ def _tls_options(tls: TLS, options: dict[str, Any]) -> dict[str, str]:
         if tls.ca is None:
             chosen["sslrootcert"] = "system"
     return chosen
-
-
-def _as_file(material: str, what: str) -> Path:
-    """libpq takes files only: PEM text goes to a private file that is removed at exit."""
-    if material.startswith("file://"):
-        path = Path(material.removeprefix("file://"))
-        if not path.is_file():
-            raise ConfigError(f"The TLS file for {what} does not exist: {path}")
-        return path
-    if "-----BEGIN" not in material:
-        raise ConfigError(f"The TLS material for {what} is neither PEM text nor a file:// path.")
-    path = _private_folder() / f"{what}-{abs(hash(material)):x}.pem"
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(material)
-    return path
-
-
-_folder: Path | None = None
-
-
-def _private_folder() -> Path:
-    global _folder
-    if _folder is None or not _folder.exists():
-        _folder = Path(tempfile.mkdtemp(prefix="dataqueue-tls-"))
-        atexit.register(shutil.rmtree, _folder, ignore_errors=True)
-    return _folder

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from dataqueue.backends.base import Signal
+from dataqueue.backends.base import TOPICS, Signal, parse_signal
 from dataqueue.backends.postgres.statements import quote_identifier
 
 logger = logging.getLogger("dataqueue.listen")
@@ -49,7 +49,7 @@ async def _keep_listening(
             async with await psycopg.AsyncConnection.connect(conninfo, **kwargs, autocommit=True) as conn:
                 await conn.execute(f"LISTEN {quote_identifier(channel)}".encode())
                 delay = _RECONNECT_FIRST
-                for topic in ("work", "finished", "cancel"):
+                for topic in TOPICS:
                     queue.put_nowait(Signal(topic))
                 await _receive(conn, channel, queue)
         except (psycopg.Error, OSError, TimeoutError) as error:
@@ -71,7 +71,7 @@ async def _receive(conn: psycopg.AsyncConnection[Any], channel: str, queue: asyn
             heard = True
             if notice.payload == ping:
                 ping = None
-            elif (signal := parse(notice.payload)) is not None:
+            elif (signal := parse_signal(notice.payload)) is not None:
                 queue.put_nowait(signal)
         if heard:
             continue
@@ -80,11 +80,3 @@ async def _receive(conn: psycopg.AsyncConnection[Any], channel: str, queue: asyn
         ping = f"ping {uuid.uuid4()}"
         async with asyncio.timeout(_PONG_WITHIN):
             await conn.execute("SELECT pg_notify(%s, %s)", (channel, ping))
-
-
-def parse(payload: str) -> Signal | None:
-    """``topic`` or ``topic id id …``; anything else is not for us."""
-    topic, _, rest = payload.partition(" ")
-    if topic == "work" or topic == "finished" or topic == "cancel":
-        return Signal(topic, tuple(int(part) for part in rest.split() if part.isdigit()))
-    return None

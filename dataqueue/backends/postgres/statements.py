@@ -27,9 +27,9 @@ def check_schema(name: str) -> str:
     Raises:
         ConfigError: empty, too long, or with a character that has a meaning here.
     """
-    if not 0 < len(name.encode(errors="replace")) <= MAX_SCHEMA_BYTES or set(name) & set("%{}\x00"):
+    if not 0 < len(name.encode(errors="replace")) <= MAX_SCHEMA_BYTES or set(name) & set("%{}\x00") or "$body$" in name:
         raise ConfigError(
-            f"The schema name {name!r:.80} does not fit: 1 to {MAX_SCHEMA_BYTES} bytes, without % {{ }} and NUL."
+            f"The schema name {name!r:.80} does not fit: 1 to {MAX_SCHEMA_BYTES} bytes, without % {{ }} $body$ and NUL."
         )
     return name
 
@@ -37,7 +37,9 @@ def check_schema(name: str) -> str:
 def fill(text: str, schema: str) -> str:
     """Put the schema into a statement or migration. The only text that is ever put into SQL: a quoted name."""
     channel = channel_of(schema).replace("'", "''")
-    return text.replace("{schema}", quote_identifier(schema)).replace("{channel}", channel)
+    quoted = quote_identifier(schema)
+    within_text = "'" + quoted.replace("'", "''")  # in 'schema.table'::regclass and nextval('schema.sequence')
+    return text.replace("'{schema}", within_text).replace("{schema}", quoted).replace("{channel}", channel)
 
 
 def channel_of(schema: str) -> str:

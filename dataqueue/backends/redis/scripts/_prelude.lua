@@ -94,7 +94,6 @@ local function held_by_lease(id, lease)
 end
 
 -- A key of a wrong kind would stop a script half-way: find out before the first write.
-local KINDS = { h = 'hash', ix = 'zset', rd = 'zset', dl = 'zset', ls = 'zset', er = 'hash', o = 'hash', ev = 'hash' }
 local function probe()
   for _, pair in ipairs({
     { K_m, 'hash' }, { K_h, 'hash' }, { K_s, 'hash' }, { K_o, 'hash' }, { K_er, 'hash' }, { K_ev, 'hash' },

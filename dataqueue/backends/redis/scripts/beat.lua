@@ -1,6 +1,8 @@
 -- Renew a worker's lease and ask about its jobs. ARGV: channel, worker, info (JSON), lease ms, then id6 and lease of each.
 -- Returns for each job: 0 lost, 1 held, 2 to be cancelled.
-redis.call('HSET', K_wk, ARGV[2], ARGV[3])
+local known = redis.call('HGET', K_wk, ARGV[2])
+local since = known and string.match(known, '^%d+') or string.format('%.0f', now)
+redis.call('HSET', K_wk, ARGV[2], since .. ' ' .. ARGV[3])
 redis.call('ZADD', K_wl, now + tonumber(ARGV[4]), ARGV[2])
 local answer = {}
 for n = 5, #ARGV, 2 do

@@ -56,9 +56,14 @@ local next_due = -1
 if promote then
   -- Members begin with the due time, so what has fallen due stands first.
   local due = redis.call('ZRANGEBYLEX', K_dl, '-', '[' .. pack6(now) .. string.rep('\255', 12), 'LIMIT', 0, 1000)
-  for _, member in ipairs(due) do
-    redis.call('ZREM', K_dl, member)
-    redis.call('ZADD', K_rd, 0, string.sub(member, 7, 12) .. string.sub(member, 1, 6) .. string.sub(member, 13))
+  if #due > 0 then
+    local ready = {}
+    for _, member in ipairs(due) do
+      ready[#ready + 1] = 0
+      ready[#ready + 1] = string.sub(member, 7, 12) .. string.sub(member, 1, 6) .. string.sub(member, 13)
+    end
+    redis.call('ZREM', K_dl, unpack(due))
+    redis.call('ZADD', K_rd, unpack(ready))
   end
   local first = redis.call('ZRANGE', K_dl, 0, 0)[1]
   if first then next_due = math.max(0, (struct.unpack('>I6', first)) - now) end

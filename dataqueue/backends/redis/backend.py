@@ -1,0 +1,384 @@
+"""The Redis store: one script call a transition."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from dataqueue.backends.base import (
+    Added,
+    Cancelled,
+    ChangeResult,
+    Claimed,
+    Completed,
+    Cycle,
+    Failed,
+    Finding,
+    Heart,
+    Held,
+    JobFilter,
+    Outcome,
+    Reclaimed,
+    Signal,
+    Stats,
+    Topic,
+    WorkerInfo,
+    WorkerRecord,
+)
+from dataqueue.backends.redis import doctor, reading
+from dataqueue.backends.redis.call import AnyClient, Scripts, store_errors
+from dataqueue.backends.redis.connect import Endpoint, endpoint_of_client, endpoint_of_url
+from dataqueue.backends.redis.heart import RedisHeart
+from dataqueue.backends.redis.layout import (
+    LAYOUT,
+    REASON_CODES,
+    decode_head,
+    key_prefix,
+    pack_id,
+    pack_int,
+    unpack_int,
+)
+from dataqueue.backends.redis.listen import listen
+from dataqueue.backends.redis.records import (
+    STATUS_NAMES,
+    claimed_from,
+    encode_spec,
+    encode_worker,
+    events_from,
+    id_of,
+    inverted,
+    job_from,
+    lease_ms,
+    milliseconds_of,
+    worker_from,
+)
+from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
+from dataqueue.jobs import Job, JobEvent
+from dataqueue.options import JobSpec
+from dataqueue.tls import TLS
+
+CHUNK = 1000
+"""Jobs a script call: more would keep Redis from serving others for too long."""
+
+DEFAULT_PREFIX = "dq"
+
+
+class RedisBackend:
+    name = "redis"
+
+    def __init__(self, endpoint: Endpoint, prefix: str) -> None:
+        if not prefix or len(prefix) > 200 or any(character in prefix for character in "\x00\r\n "):
+            raise ConfigError(f"key_prefix must be 1 to 200 characters without white space, not {prefix!r:.80}.")
+        self._endpoint = endpoint
+        self.prefix = key_prefix(prefix)
+        self.scripts = Scripts(self.prefix)
+        self.client: AnyClient = None
+        self._type_names: dict[int, str] = {}
+
+    @classmethod
+    def from_url(cls, url: str, *, key_prefix: str | None, tls: TLS | None, max_connections: int) -> RedisBackend:
+        endpoint, named = endpoint_of_url(url, tls, max_connections)
+        return cls(endpoint, named or DEFAULT_PREFIX if key_prefix is None else key_prefix)
+
+    @classmethod
+    def from_client(cls, client: AnyClient, *, key_prefix: str | None) -> RedisBackend:
+        return cls(endpoint_of_client(client), DEFAULT_PREFIX if key_prefix is None else key_prefix)
+
+    def key(self, name: str) -> str:
+        return f"{self.prefix}{name}"
+
+    # -- opening ----------------------------------------------------------------------------------
+
+    def location(self) -> str:
+        return f"{self._endpoint.where}, keys {self.prefix}*"
+
+    async def open(self) -> None:
+        self.client = self._endpoint.make_async()
+        try:
+            with store_errors(self.location()):
+                stored = await self.client.hsetnx(self.key("m"), "layout", LAYOUT)
+                layout = LAYOUT if stored else int(await self.client.hget(self.key("m"), "layout"))
+            if layout != LAYOUT:
+                raise SchemaError(
+                    f"The keys at {self.location()} have layout {layout}; this package needs {LAYOUT}. "
+                    + ("Upgrade dataqueue on this machine." if layout > LAYOUT else "Use another key prefix.")
+                )
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        client, self.client = self.client, None
+        if client is not None and self._endpoint.owned:
+            await client.aclose()
+
+    async def migrate(self, *, shared: bool = False) -> list[str]:
+        if shared:
+            raise ConfigError("Only Postgres tables can be shared with the TypeScript library.")
+        return []
+
+    async def call(self, name: str, *arguments: Any) -> Any:
+        if self.client is None:
+            raise StoreUnavailable(f"The queue at {self.location()} is closed.")
+        with store_errors(self.location()):
+            return await self.scripts.call(self.client, name, *arguments)
+
+    # -- jobs -------------------------------------------------------------------------------------
+
+    async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
+        self._refuse_conn(conn)
+        added: list[Added] = []
+        for start in range(0, len(specs), CHUNK):
+            added += await self._add_chunk(specs[start : start + CHUNK])
+        return added
+
+    def add_sync(self, specs: Sequence[JobSpec], conn: Any) -> list[Added]:
+        self._refuse_conn(conn)
+        return []
+
+    async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
+        self._refuse_conn(conn)
+        # All are checked before the first is stored: a thousand are one change, more are not.
+        for chunk in list(_batches(specs)):
+            yield await self._add_chunk(chunk)
+
+    def _refuse_conn(self, conn: object | None) -> None:
+        if conn is not None:
+            raise ConfigError(
+                "conn= needs a Postgres queue: a job in Redis cannot commit together with a database's rows. "
+                "Nothing was added. Add it after the commit, with an idempotency_key."
+            )
+
+    async def _add_chunk(self, specs: Sequence[JobSpec]) -> list[Added]:
+        arguments: list[Any] = [len(specs)]
+        for spec in specs:
+            arguments += (
+                spec.job_type,
+                inverted(spec.priority),
+                "" if spec.run_at is None else max(0, milliseconds_of(spec.run_at)),
+                spec.delay_ms,
+                spec.max_attempts,
+                spec.idempotency_key or "",
+                json.dumps({"jobType": spec.job_type}),
+                encode_spec(spec),
+                len(spec.tags or ()),
+                *(spec.tags or ()),
+            )
+        answer = await self.call("add", *arguments)
+        return [(answer[n], bool(answer[n + 1])) for n in range(0, len(answer), 2)]
+
+    async def get_job(self, job_id: int) -> Job | None:
+        jobs = await self.load([job_id])
+        return jobs[0] if jobs else None
+
+    async def load(self, job_ids: Sequence[int]) -> list[Job]:
+        """The jobs that exist, in the order given."""
+        if not job_ids:
+            return []
+        ids = [pack_id(job_id) for job_id in job_ids if 0 < job_id < 2**48]
+        if not ids:
+            return []
+        with store_errors(self.location()):
+            pipe = self.client.pipeline(transaction=False)
+            for name in ("h", "s", "o", "er"):
+                pipe.hmget(self.key(name), ids)
+            heads, specs, outputs, errors = await pipe.execute()
+        jobs: list[Job] = []
+        for packed, data, spec, output, error in zip(ids, heads, specs, outputs, errors, strict=True):
+            if data is not None and spec is not None:
+                head = decode_head(data)
+                job_type = await self.type_name(head.fields["type"])
+                jobs.append(job_from(unpack_int(packed), head, spec, job_type, output, error))
+        return jobs
+
+    async def type_name(self, number: int) -> str:
+        name = self._type_names.get(number)
+        if name is None:
+            with store_errors(self.location()):
+                stored = await self.client.hget(self.key("tn"), number)
+            name = self._type_names[number] = stored.decode() if stored else f"(type {number})"
+        return name
+
+    async def list_jobs(self, where: JobFilter, limit: int, before_id: int | None, offset: int) -> list[Job]:
+        with store_errors(self.location()):
+            return await reading.list_jobs(self, where, limit, before_id, offset)
+
+    async def list_events(self, job_id: int) -> list[JobEvent]:
+        if not 0 < job_id < 2**48:
+            return []
+        packed = pack_id(job_id)
+        with store_errors(self.location()):
+            pipe = self.client.pipeline(transaction=False)
+            pipe.hget(self.key("ev"), packed)
+            pipe.hget(self.key("h"), packed)
+            older, data = await pipe.execute()
+        if data is None:
+            return []
+        return events_from(job_id, (older or b"") + decode_head(data).events)
+
+    async def finished(self, job_ids: Sequence[int]) -> dict[int, bool]:
+        ids = [job_id for job_id in job_ids if 0 < job_id < 2**48]
+        if not ids:
+            return {}
+        with store_errors(self.location()):
+            heads = await self.client.hmget(self.key("h"), [pack_id(job_id) for job_id in ids])
+        known: dict[int, bool] = {}
+        for job_id, data in zip(ids, heads, strict=True):
+            if data is not None:
+                fields = decode_head(data).fields
+                status = STATUS_NAMES[fields["status"]]
+                known[job_id] = status in ("completed", "cancelled") or (status == "failed" and not fields["next_at"])
+        return known
+
+    async def cancel(self, job_id: int) -> ChangeResult:
+        return await self._change("cancel", job_id)
+
+    async def retry(self, job_id: int, force: bool) -> ChangeResult:
+        return await self._change("retry", job_id, int(force))
+
+    async def _change(self, name: str, job_id: int, *arguments: Any) -> ChangeResult:
+        if not 0 < job_id < 2**48:
+            return "missing"
+        answer = await self.call(name, pack_id(job_id), *arguments)
+        return answer.decode()
+
+    async def stats(self) -> Stats:
+        with store_errors(self.location()):
+            by_type, oldest = await reading.count(self)
+        return Stats(by_type=by_type, oldest_ready_seconds=oldest, workers=await self.list_workers())
+
+    async def doctor(self) -> list[Finding]:
+        with store_errors(self.location()):
+            return await doctor.examine(self)
+
+    async def now(self) -> int:
+        """The store's clock, in milliseconds."""
+        seconds, micros = await self.client.time()
+        return seconds * 1000 + micros // 1000
+
+    async def list_workers(self) -> list[WorkerRecord]:
+        with store_errors(self.location()):
+            now = await self.now()
+            ends = await self.client.zrange(self.key("wl"), 0, -1, withscores=True)
+            pipe = self.client.pipeline(transaction=False)
+            for worker, _ in ends:
+                pipe.hget(self.key("wk"), worker)
+                pipe.zlexcount(self.key("ls"), b"[" + worker + b"\x00", b"(" + worker + b"\x01")
+            answers = await pipe.execute() if ends else []
+        records = [
+            worker_from(worker, answers[2 * n], end, now, answers[2 * n + 1])
+            for n, (worker, end) in enumerate(ends)
+            if answers[2 * n] is not None
+        ]
+        return sorted(records, key=lambda record: (record.started_at, record.id))
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    async def register_worker(self, worker: WorkerInfo) -> bool:
+        return bool(await self.call("register", worker.id, encode_worker(worker), lease_ms(worker)))
+
+    async def unregister_worker(self, worker_id: str) -> None:
+        await self.call("unregister", worker_id)
+
+    def heart(self) -> Heart:
+        return RedisHeart(self._endpoint.make_sync, self.scripts, self.location())
+
+    async def cycle(
+        self,
+        worker_id: str,
+        outcomes: Sequence[Outcome],
+        job_types: Sequence[str],
+        limit: int,
+        promote: bool,
+    ) -> Cycle:
+        metadata = json.dumps({"worker": worker_id})
+        arguments: list[Any] = [worker_id, len(outcomes)]
+        for outcome in outcomes:
+            arguments += _outcome_arguments(outcome, metadata)
+        accepted, next_due, *rest = await self.call(
+            "cycle", *arguments, limit, int(promote), metadata, *(job_types if limit else ())
+        )
+        lost = [(item.id, item.lease_id) for item, mark in zip(outcomes, accepted, strict=True) if mark == 48]
+        jobs: list[Claimed] = []
+        for n in range(0, len(rest), 3):
+            head = decode_head(rest[n + 1])
+            job_type = await self.type_name(head.fields["type"])
+            jobs.append(claimed_from(unpack_int(rest[n]), head, rest[n + 2], job_type))
+        return Cycle(jobs, lost, None if next_due < 0 else float(next_due))
+
+    async def list_due_types(self) -> list[str]:
+        with store_errors(self.location()):
+            names = {unpack_int(number): name for name, number in (await self.types()).items()}
+            pipe = self.client.pipeline(transaction=False)
+            for number in names:
+                pipe.zlexcount(self.key("rd"), b"[" + pack_int(number, 2), b"(" + pack_int(number + 1, 2))
+            counts = await pipe.execute() if names else []
+        return sorted(name for name, count in zip(names.values(), counts, strict=True) if count)
+
+    async def types(self) -> dict[str, bytes]:
+        """Each type's name and packed number."""
+        stored: dict[bytes, bytes] = await self.client.hgetall(self.key("ty"))
+        return {name.decode(): pack_int(int(number), 2) for name, number in stored.items()}
+
+    async def list_held(self, worker_id: str) -> list[Held]:
+        worker = worker_id.encode()
+        with store_errors(self.location()):
+            members = await self.client.zrangebylex(self.key("ls"), b"[" + worker + b"\x00", b"(" + worker + b"\x01")
+            heads = await self.client.hmget(self.key("h"), [item[-6:] for item in members]) if members else []
+        return [
+            (id_of(member), decode_head(data).fields["lease"])
+            for member, data in zip(members, heads, strict=True)
+            if data is not None
+        ]
+
+    async def set_progress(self, job_id: int, lease_id: int, percent: int) -> bool:
+        return bool(await self.call("set_progress", pack_id(job_id), lease_id, percent))
+
+    async def set_output(self, job_id: int, lease_id: int, output: str) -> bool:
+        return bool(await self.call("set_output", pack_id(job_id), lease_id, output))
+
+    async def reclaim_expired(self, limit: int) -> list[Reclaimed]:
+        answer = await self.call("reclaim", limit)
+        return sorted(
+            (
+                Reclaimed(unpack_int(job_id), job_type.decode(), worker.decode(), STATUS_NAMES[status])
+                for job_id, job_type, worker, status in zip(*[iter(answer)] * 4, strict=True)
+            ),
+            key=lambda item: item.id,
+        )
+
+    async def listen_for(self, topic: Topic, listener_id: str, seconds: float) -> None:
+        await self.call("listen_for", topic, listener_id, seconds)
+
+    async def listen_no_more(self, topic: Topic, listener_id: str) -> None:
+        with store_errors(self.location()):
+            await self.client.zrem(self.key("lw" if topic == "work" else "lf"), listener_id)
+
+    def signals(self) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+        return listen(self.client, self.scripts.channel, self.location())
+
+
+def _batches(specs: Iterable[JobSpec]) -> Iterable[list[JobSpec]]:
+    iterator = iter(specs)
+    while chunk := list(itertools.islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _outcome_arguments(outcome: Outcome, metadata: str) -> tuple[Any, ...]:
+    job = pack_id(outcome.id)
+    if isinstance(outcome, Completed):
+        return ("C", job, outcome.lease_id, "" if outcome.output is None else "1", outcome.output or "", "")
+    if isinstance(outcome, Failed):
+        entry = {"message": outcome.message, "failureReason": outcome.reason}
+        if outcome.error_type is not None:
+            entry["type"] = outcome.error_type
+        if outcome.frame is not None:
+            entry["frame"] = outcome.frame
+        retry = "" if outcome.retry_ms is None else outcome.retry_ms
+        return ("F", job, outcome.lease_id, retry, json.dumps(entry), REASON_CODES[outcome.reason])
+    if isinstance(outcome, Cancelled):
+        return ("X", job, outcome.lease_id, "", "", "")
+    return ("R", job, outcome.lease_id, metadata, "", "")

@@ -1,0 +1,138 @@
+"""Reaching Redis: URLs, TLS material, clients for the loop and for the heartbeat's thread."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from dataqueue.backends.resolve import without_secrets
+from dataqueue.errors import ConfigError
+from dataqueue.tls import TLS, as_file
+
+SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+_TIMEOUT = 10.0
+_KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How to make clients for one store. ``owned``: whether the async client is ours to close."""
+
+    where: str
+    make_async: Callable[[], Any]
+    make_sync: Callable[[], Any]
+    owned: bool = True
+
+
+def endpoint_of_url(url: str, tls: TLS | None, max_connections: int) -> tuple[Endpoint, str | None]:
+    """Clients for a URL, and the key prefix that it names (``?key_prefix=``).
+
+    Raises:
+        ConfigError: not a Redis URL. The message never holds the password.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        prefix = dict(parse_qsl(parts.query)).get("key_prefix")
+    except ValueError:
+        raise ConfigError(f"{without_secrets(url)!r} is not a usable Redis URL: it cannot be parsed.") from None
+    scheme = parts.scheme.lower()
+    query = "&".join(f"{name}={value}" for name, value in parse_qsl(parts.query) if name != "key_prefix")
+    cluster = scheme.endswith("+cluster")
+    plain = parts._replace(scheme=scheme.removesuffix("+cluster"), query=query).geturl()
+    where = parts.path if scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+    options: dict[str, Any] = {
+        **(_KEEPALIVE if scheme != "unix" else {}),
+        "socket_connect_timeout": _TIMEOUT,
+        # A command that is sent twice may add a job twice: whether to try again is decided where it is known.
+        "retry": Retry(NoBackoff(), 0),
+        **_tls_options(tls, scheme),
+    }
+
+    def make_async() -> Any:
+        if cluster:
+            # Its own retries only follow moved slots and unreachable nodes.
+            cluster_options = {name: value for name, value in options.items() if name != "retry"}
+            return redis.asyncio.RedisCluster.from_url(plain, max_connections=max_connections, **cluster_options)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            plain, max_connections=max_connections, timeout=_TIMEOUT, **options
+        )
+        return redis.asyncio.Redis.from_pool(pool)
+
+    def make_sync() -> Any:
+        if cluster:
+            cluster_options = {name: value for name, value in options.items() if name != "retry"}
+            return redis.RedisCluster.from_url(plain, **cluster_options)
+        return redis.Redis.from_url(plain, socket_timeout=_TIMEOUT, **options)
+
+    try:
+        if not cluster:  # a cluster client would connect at once
+            make_async()
+    except (RedisError, ValueError, TypeError):
+        raise ConfigError(
+            f"{without_secrets(url)!r} is not a usable Redis URL: check its options. "
+            "Use redis://user:password@host:6379/0, rediss://…, unix:///path/to/socket or redis+cluster://…."
+        ) from None
+    return Endpoint(where, make_async, make_sync), prefix
+
+
+def endpoint_of_client(client: Any) -> Endpoint:
+    """A caller's own client; the heartbeat gets one of its own with the same settings.
+
+    Raises:
+        ConfigError: not an asyncio client, or one that decodes responses.
+    """
+    if isinstance(client, redis.asyncio.RedisCluster):
+        settings = dict(client.get_connection_kwargs())
+        nodes = [
+            redis.cluster.ClusterNode(node.host, node.port)
+            for node in client.startup_nodes  # type: ignore[attr-defined]
+        ]
+        _refuse_decoding(settings)
+        kept = {name: settings[name] for name in ("username", "password", "ssl") if settings.get(name)}
+        where = ", ".join(f"{node.host}:{node.port}" for node in nodes)
+        return Endpoint(where, lambda: client, lambda: redis.RedisCluster(startup_nodes=nodes, **kept), owned=False)
+    if not isinstance(client, redis.asyncio.Redis):
+        raise ConfigError(f"client must be a redis.asyncio.Redis or RedisCluster, not {type(client).__qualname__}.")
+    pool = client.connection_pool
+    settings = dict(pool.connection_kwargs)
+    _refuse_decoding(settings)
+    kinds: dict[type, Any] = {
+        redis.asyncio.UnixDomainSocketConnection: redis.UnixDomainSocketConnection,
+        redis.asyncio.SSLConnection: redis.SSLConnection,
+    }
+    kind = kinds.get(pool.connection_class, redis.Connection)
+    for name in ("retry", "event_dispatcher", "redis_connect_func", "maint_notifications_config"):
+        settings.pop(name, None)
+
+    def make_sync() -> Any:
+        return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **settings))
+
+    where = settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+    return Endpoint(where, lambda: client, make_sync, owned=False)
+
+
+def _refuse_decoding(settings: dict[str, Any]) -> None:
+    if settings.get("decode_responses"):
+        raise ConfigError("The Redis client decodes responses; records are bytes. Make one without decode_responses.")
+
+
+def _tls_options(tls: TLS | None, scheme: str) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    if not scheme.startswith("rediss"):
+        raise ConfigError("tls= needs a rediss:// URL.")
+    files = {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
+    options: dict[str, Any] = {name: str(as_file(material, name)) for name, material in files.items() if material}
+    if not tls.verify:
+        options |= {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_check_hostname": False}
+    return options

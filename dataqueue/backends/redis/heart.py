@@ -1,0 +1,44 @@
+"""The heartbeat's own connection, used from its own thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from dataqueue.backends.base import Held, Pulse, WorkerInfo
+from dataqueue.backends.redis.call import Scripts, store_errors
+from dataqueue.backends.redis.layout import pack_id
+from dataqueue.backends.redis.records import encode_worker, lease_ms
+
+
+class RedisHeart:
+    """One client, made at the first beat and anew after a failure."""
+
+    def __init__(self, make_client: Callable[[], Any], scripts: Scripts, where: str) -> None:
+        self._make_client = make_client
+        self._scripts = scripts
+        self._where = where
+        self._client: Any = None
+
+    def beat(self, worker: WorkerInfo, held: Sequence[Held]) -> Pulse:
+        arguments: list[Any] = [worker.id, encode_worker(worker), lease_ms(worker)]
+        for job_id, lease_id in held:
+            arguments += (pack_id(job_id), lease_id)
+        with store_errors(self._where):
+            try:
+                if self._client is None:
+                    self._client = self._make_client()
+                answer = self._scripts.call_sync(self._client, "beat", *arguments)
+            except (RedisError, OSError):
+                self.close()
+                raise
+        lost = [item for item, state in zip(held, answer, strict=True) if state == 0]
+        cancelled = [item for item, state in zip(held, answer, strict=True) if state == 2]
+        return Pulse(lost, cancelled)
+
+    def close(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.close()

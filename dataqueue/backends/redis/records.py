@@ -1,0 +1,176 @@
+"""Specs and heads to records, and back."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dataqueue.backends.base import Claimed, WorkerInfo, WorkerRecord
+from dataqueue.backends.redis.layout import (
+    EVENT_CODES,
+    NO_PROGRESS,
+    REASON_CODES,
+    STATUS_CODES,
+    Head,
+    decode_events,
+    unpack_int,
+)
+from dataqueue.jobs import ErrorEntry, Job, JobEvent
+from dataqueue.options import INT4_MAX, JobSpec
+from dataqueue.retry import RetryPolicy
+
+STATUS_NAMES: dict[int, Any] = {code: name for name, code in STATUS_CODES.items()}
+_REASON_NAMES: dict[int, Any] = {code: name for name, code in REASON_CODES.items()}
+_EVENT_NAMES = {code: name for name, code in EVENT_CODES.items()}
+_NOTHING: dict[str, Any] = {}
+
+
+def moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def moment_or_none(milliseconds: int) -> datetime | None:
+    return moment(milliseconds) if milliseconds else None
+
+
+def milliseconds_of(when: datetime) -> int:
+    return -(-(when - _EPOCH) // timedelta(milliseconds=1))
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def encode_spec(spec: JobSpec) -> bytes:
+    """Options that never change, as JSON with only what is not the default; a newline; the payload."""
+    options: dict[str, Any] = {}
+    if spec.timeout_ms is not None:
+        options["timeout"] = spec.timeout_ms
+    if spec.tags is not None:
+        options["tags"] = spec.tags
+    if spec.idempotency_key is not None:
+        options["key"] = spec.idempotency_key
+    if not spec.retry.is_legacy:
+        options["retry"] = [spec.retry.delay, spec.retry.backoff, spec.retry.delay_max]
+    text = json.dumps(options, separators=(",", ":")) if options else ""
+    return f"{text}\n{spec.payload}".encode()
+
+
+def decode_spec(data: bytes) -> tuple[dict[str, Any], str]:
+    options, _, payload = data.partition(b"\n")
+    return (json.loads(options) if options else _NOTHING), payload.decode()
+
+
+def inverted(priority: int) -> int:
+    return INT4_MAX - priority
+
+
+def job_from(job_id: int, head: Head, spec: bytes, job_type: str, output: bytes | None, errors: bytes | None) -> Job:
+    options, payload = decode_spec(spec)
+    fields = head.fields
+    timeout = options.get("timeout")
+    return Job(
+        id=job_id,
+        job_type=job_type,
+        payload=json.loads(payload),
+        status=STATUS_NAMES[fields["status"]],
+        priority=inverted(fields["prio"]),
+        created_at=moment(fields["created"]),
+        updated_at=moment(fields["updated"]),
+        run_at=moment(fields["run_at"]),
+        attempts=fields["attempts"],
+        max_attempts=fields["max"],
+        next_attempt_at=moment_or_none(fields["next_at"]),
+        started_at=moment_or_none(fields["started"]),
+        completed_at=moment_or_none(fields["completed"]),
+        last_failed_at=moment_or_none(fields["failed"]),
+        last_retried_at=moment_or_none(fields["retried"]),
+        last_cancelled_at=moment_or_none(fields["cancelled"]),
+        locked_at=moment_or_none(fields["locked"]),
+        locked_by=head.worker,
+        cancel_requested_at=moment_or_none(fields["cancel_req"]),
+        failure_reason=_REASON_NAMES[fields["reason"]],
+        error_history=tuple(_error(line) for line in (errors or b"").splitlines()),
+        timeout=None if timeout is None else timedelta(milliseconds=timeout),
+        tags=tuple(options.get("tags", ())),
+        idempotency_key=options.get("key"),
+        retry=RetryPolicy(*options["retry"]) if "retry" in options else RetryPolicy(),
+        progress=None if fields["progress"] == NO_PROGRESS else fields["progress"],
+        output=None if output is None else json.loads(output),
+    )
+
+
+def _error(line: bytes) -> ErrorEntry:
+    at, _, text = line.partition(b" ")
+    entry = json.loads(text)
+    return ErrorEntry(entry["message"], moment(int(at)), entry.get("type"), entry.get("frame"))
+
+
+def claimed_from(job_id: int, head: Head, spec: bytes, job_type: str) -> Claimed:
+    options, payload = decode_spec(spec)
+    fields = head.fields
+    retry = options.get("retry", (None, None, None))
+    return Claimed(
+        job_id,
+        fields["lease"],
+        job_type,
+        payload,
+        fields["attempts"],
+        fields["max"],
+        inverted(fields["prio"]),
+        options.get("timeout"),
+        retry[0],
+        retry[1],
+        retry[2],
+        options.get("tags"),
+        moment(fields["created"]),
+        moment(fields["run_at"]),
+    )
+
+
+def events_from(job_id: int, log: bytes) -> list[JobEvent]:
+    """Ids count from 1 within the job: a job's events are one log."""
+    return [
+        JobEvent(number, job_id, _EVENT_NAMES[kind], moment(at), json.loads(metadata) if metadata else None)
+        for number, (kind, at, metadata) in enumerate(decode_events(log), 1)
+    ]
+
+
+def encode_worker(worker: WorkerInfo) -> str:
+    return json.dumps(
+        {
+            "host": worker.host,
+            "pid": worker.pid,
+            "job_types": worker.job_types,
+            "concurrency": worker.concurrency,
+            "version": worker.version,
+            "lease_ms": lease_ms(worker),
+        }
+    )
+
+
+def lease_ms(worker: WorkerInfo) -> int:
+    return int(worker.lease_seconds * 1000)
+
+
+def worker_from(name: bytes, stored: bytes, ends: float, now: int, running: int) -> WorkerRecord:
+    since, _, text = stored.partition(b" ")
+    info = json.loads(text)
+    return WorkerRecord(
+        id=name.decode(),
+        host=info["host"],
+        pid=info["pid"],
+        job_types=tuple(info["job_types"]),
+        concurrency=info["concurrency"],
+        version=info["version"],
+        started_at=moment(int(since)),
+        last_heartbeat_at=moment(int(ends) - info["lease_ms"]),
+        lease_expires_at=moment(int(ends)),
+        alive=ends > now,
+        running=running,
+    )
+
+
+def id_of(member: bytes) -> int:
+    """The job id at the end of any member."""
+    return unpack_int(member[-6:])
