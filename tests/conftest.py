@@ -12,10 +12,13 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
+from servers import system_redis
 from support import Working
 
 from dataqueue import JobQueue, Processor, ProcessorOptions
 from dataqueue.backends.postgres.migrate import MigrateOptions, migrate
+from dataqueue.backends.redis.layout import KEYS, key_prefix
 
 _numbers = itertools.count(1)
 
@@ -81,10 +84,39 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["postgres"])
+@pytest.fixture(scope="session")
+def redis_server_url() -> Iterator[str]:
+    """A Redis of this test process: ``DATAQUEUE_TEST_REDIS``, the installed one, or a Valkey from the wheel."""
+    given = os.environ.get("DATAQUEUE_TEST_REDIS")
+    if given:
+        yield given
+    elif shutil.which("redis-server"):
+        with system_redis() as url:
+            yield url
+    else:
+        from dataqueue.embedded import start_valkey
+
+        path = Path(tempfile.mkdtemp(prefix="dataqueue-valkey-"))
+        server = start_valkey(path)
+        yield server.url
+        server.stop(wait=True)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def redis_url(redis_server_url: str) -> Iterator[str]:
+    """Keys of the test's own."""
+    prefix = f"test-{os.getpid()}-{next(_numbers)}"
+    joint = "&" if "?" in redis_server_url else "?"
+    yield f"{redis_server_url}{joint}key_prefix={prefix}"
+    with redis.Redis.from_url(redis_server_url) as client:
+        client.unlink(*(f"{key_prefix(prefix)}{name}" for name in KEYS))
+
+
+@pytest.fixture(params=["postgres", "redis"])
 def store_url(request: pytest.FixtureRequest) -> str:
     """A store of the test's own, on each backend in turn."""
-    return request.getfixturevalue({"postgres": "pg_url"}[request.param])
+    return request.getfixturevalue({"postgres": "pg_url", "redis": "redis_url"}[request.param])
 
 
 @pytest.fixture

@@ -33,20 +33,18 @@ async def _kill_all(url: str) -> int:
         return len(await rows.fetchall())
 
 
-async def test_idle_connections_that_were_killed_are_replaced(
-    make_queue: Callable[..., JobQueue], store_url: str
-) -> None:
+async def test_idle_connections_that_were_killed_are_replaced(make_queue: Callable[..., JobQueue], pg_url: str) -> None:
     queue = make_queue(min_connections=4, max_connections=4)
     await asyncio.gather(*(queue.add_job("t") for _ in range(8)))
     for _ in range(3):
-        assert await _kill_all(store_url) > 0
+        assert await _kill_all(pg_url) > 0
         await queue.add_job("t")
         assert await queue.get_job(1) is not None
     assert len(await queue.get_all_jobs()) == 11
 
 
 async def test_a_worker_survives_killed_connections_and_loses_nothing(
-    make_queue: Callable[..., JobQueue], store_url: str, working: Working
+    make_queue: Callable[..., JobQueue], pg_url: str, working: Working
 ) -> None:
     producer = make_queue()
     ran: list[int] = []
@@ -60,7 +58,7 @@ async def test_a_worker_survives_killed_connections_and_loses_nothing(
     worker = await working(make_queue(), {"work": work}, concurrency=10, lease=timedelta(seconds=5))
     for _ in range(6):
         await asyncio.sleep(0.1)
-        await _kill_all(store_url)
+        await _kill_all(pg_url)
     for handle in added:
         job = await until(lambda handle=handle: _completed(producer, handle.id), f"job {handle.id}")
         assert job.attempts <= 2
@@ -81,13 +79,13 @@ async def _nothing_held(queue: JobQueue) -> bool:
 
 
 async def test_waiting_survives_killed_connections(
-    make_queue: Callable[..., JobQueue], store_url: str, working: Working
+    make_queue: Callable[..., JobQueue], pg_url: str, working: Working
 ) -> None:
     queue = make_queue()
     handle = await queue.add_job("t", 5)
     waiting = asyncio.create_task(handle.result(timeout=25))
     await asyncio.sleep(0.2)
-    await _kill_all(store_url)
+    await _kill_all(pg_url)
 
     async def t(payload: int) -> int:
         return payload
@@ -97,9 +95,9 @@ async def test_waiting_survives_killed_connections(
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
-async def test_a_pool_of_ones_own_is_used_and_left_open(store_url: str, working: Working, autocommit: bool) -> None:
+async def test_a_pool_of_ones_own_is_used_and_left_open(pg_url: str, working: Working, autocommit: bool) -> None:
     kwargs = {"autocommit": autocommit, "row_factory": dict_row}
-    async with AsyncConnectionPool(store_url, kwargs=kwargs, min_size=1, max_size=4, open=False) as pool:
+    async with AsyncConnectionPool(pg_url, kwargs=kwargs, min_size=1, max_size=4, open=False) as pool:
         queue = JobQueue(pool)
 
         async def t(payload: Any) -> int:
@@ -154,11 +152,11 @@ async def test_no_url_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
         await JobQueue.from_url().add_job("t")
 
 
-async def test_the_environment_names_the_store(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_names_the_store(pg_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = JobQueue.from_url()
     monkeypatch.delenv("DATAQUEUE_URL", raising=False)
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
-    monkeypatch.setenv("PG_DATAQUEUE_DATABASE", store_url.replace("postgresql://", "postgres://"))
+    monkeypatch.setenv("PG_DATAQUEUE_DATABASE", pg_url.replace("postgresql://", "postgres://"))
     assert (await queue.add_job("t")).created
     await queue.close()
 
@@ -186,8 +184,8 @@ async def test_closed_and_used_again(queue: JobQueue) -> None:
     assert (await handle.refresh()).id == handle.id
 
 
-def test_one_queue_on_one_loop_after_another(store_url: str) -> None:
-    queue = JobQueue.from_url(store_url)
+def test_one_queue_on_one_loop_after_another(pg_url: str) -> None:
+    queue = JobQueue.from_url(pg_url)
 
     async def add() -> int:
         return (await queue.add_job("t")).id
@@ -203,11 +201,11 @@ async def test_a_second_live_loop_is_refused(queue: JobQueue) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_sync_queue_survives_a_fork(store_url: str) -> None:
+def test_a_sync_queue_survives_a_fork(pg_url: str) -> None:
     script = f"""
 import os, sys
 from dataqueue import SyncJobQueue
-queue = SyncJobQueue.from_url({store_url!r})
+queue = SyncJobQueue.from_url({pg_url!r})
 queue.add_job("t", "parent")
 children = []
 for n in range(2):
@@ -228,10 +226,10 @@ queue.close()
     assert ran.stdout.strip() == "['child 0', 'child 1', 'parent', 'parent again']", ran.stderr
 
 
-def test_a_sync_queue_from_many_threads(store_url: str) -> None:
+def test_a_sync_queue_from_many_threads(pg_url: str) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    with SyncJobQueue.from_url(store_url, max_connections=4) as queue, ThreadPoolExecutor(20) as threads:
+    with SyncJobQueue.from_url(pg_url, max_connections=4) as queue, ThreadPoolExecutor(20) as threads:
         ids = list(threads.map(lambda n: queue.add_job("t", n).id, range(40)))
         assert len(set(ids)) == 40
         assert queue.get_jobs(limit=1)[0].id == max(ids)

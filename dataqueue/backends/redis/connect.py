@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 import redis.asyncio
@@ -46,9 +46,9 @@ def endpoint_of_url(url: str, tls: TLS | None, max_connections: int) -> tuple[En
     except ValueError:
         raise ConfigError(f"{without_secrets(url)!r} is not a usable Redis URL: it cannot be parsed.") from None
     scheme = parts.scheme.lower()
-    query = "&".join(f"{name}={value}" for name, value in parse_qsl(parts.query) if name != "key_prefix")
+    query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name != "key_prefix"])
     cluster = scheme.endswith("+cluster")
-    plain = parts._replace(scheme=scheme.removesuffix("+cluster"), query=query).geturl()
+    plain = f"{scheme.removesuffix('+cluster')}://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
     where = parts.path if scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
     options: dict[str, Any] = {
         **(_KEEPALIVE if scheme != "unix" else {}),

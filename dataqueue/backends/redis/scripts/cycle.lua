@@ -88,11 +88,15 @@ if limit > 0 then
   end
   local function look(line)
     if line.next > #line.items then
-      if line.items and #line.items > 0 and #line.items < chunk then line.items = {} line.next = 1 line.prio = nil return end
-      refill(line)
+      if #line.items > 0 and #line.items < chunk then
+        line.items, line.next = {}, 1 -- the last page was not full: nothing follows
+      else
+        refill(line)
+      end
     end
     line.member = line.items[line.next]
-    if line.member then _, line.prio, line.due, line.id = struct.unpack('>I2I4I6I6', line.member) else line.prio = nil end
+    line.prio = nil
+    if line.member then line.prio, line.due, line.id = struct.unpack('>I4I6I6', line.member, 3) end
   end
   for _, line in ipairs(lines) do look(line) end
   local picked = {}
