@@ -10,7 +10,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from dataqueue.backends.base import Added, Backend, Finding, JobFilter, Stats, WorkerRecord
-from dataqueue.backends.resolve import DEFAULT_POOL_SIZE, backend_from_pool, create_backend, resolve_url
+from dataqueue.backends.resolve import (
+    DEFAULT_POOL_SIZE,
+    backend_from_client,
+    backend_from_pool,
+    create_backend,
+    resolve_url,
+)
 from dataqueue.definitions import AnyHandler, Handler, JobDefinition
 from dataqueue.errors import (
     ConfigError,
@@ -75,11 +81,28 @@ class JobQueue:
 
     Args:
         pool: your own ``psycopg_pool.AsyncConnectionPool``; it is never closed here.
+        client: your own ``redis.asyncio.Redis`` or ``RedisCluster`` (one of the two); never closed here. Its
+            own retries may send an add twice: give adds an ``idempotency_key``, or turn its retries off.
         schema: the Postgres schema of the tables; the first on the search path that has them by default.
+        key_prefix: what the Redis keys begin with, ``dq`` by default.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[Any], *, schema: str | None = None) -> None:
-        self._set_up(lambda: backend_from_pool(pool, schema=schema))
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any] | None = None,
+        *,
+        client: Any = None,
+        schema: str | None = None,
+        key_prefix: str | None = None,
+    ) -> None:
+        if (pool is None) == (client is None):
+            raise ConfigError(
+                "JobQueue needs a pool= or a client= of yours; to connect by URL, use JobQueue.from_url()."
+            )
+        if client is not None:
+            self._set_up(lambda: backend_from_client(client, key_prefix=key_prefix))
+        else:
+            self._set_up(lambda: backend_from_pool(pool, schema=schema))
 
     @classmethod
     def from_url(
@@ -87,6 +110,7 @@ class JobQueue:
         url: str | None = None,
         *,
         schema: str | None = None,
+        key_prefix: str | None = None,
         tls: TLS | None = None,
         min_connections: int = DEFAULT_POOL_SIZE[0],
         max_connections: int = DEFAULT_POOL_SIZE[1],
@@ -94,9 +118,11 @@ class JobQueue:
         """A queue on the store of a URL; nothing is connected yet.
 
         Args:
-            url: ``postgresql://…`` or ``embedded:[path]``. By default the first that is set of
+            url: ``postgresql://…``, ``redis://…`` (``rediss://``, ``unix://``, ``redis+cluster://``),
+                ``embedded:[path]`` or ``embedded:valkey[:path]``. By default the first that is set of
                 ``DATAQUEUE_URL``, ``PG_DATAQUEUE_DATABASE`` and ``DATABASE_URL``, read on first use.
             schema: the Postgres schema of the tables.
+            key_prefix: what the Redis keys begin with, ``dq`` by default.
             tls: certificates.
             min_connections, max_connections: size of the connection pool.
 
@@ -109,7 +135,7 @@ class JobQueue:
 
         def create() -> Backend:
             resolved, _ = resolve_url(url)
-            return create_backend(resolved, schema=schema, tls=tls, pool_size=size)
+            return create_backend(resolved, schema=schema, tls=tls, pool_size=size, key_prefix=key_prefix)
 
         queue = cls.__new__(cls)
         queue._set_up(create)

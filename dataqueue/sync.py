@@ -47,8 +47,15 @@ class SyncJobQueue:
     Not for use inside a running event loop: that would block it.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[Any], *, schema: str | None = None) -> None:
-        self._set_up(JobQueue(pool, schema=schema))
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any] | None = None,
+        *,
+        client: Any = None,
+        schema: str | None = None,
+        key_prefix: str | None = None,
+    ) -> None:
+        self._set_up(JobQueue(pool, client=client, schema=schema, key_prefix=key_prefix))
 
     @classmethod
     def from_url(
@@ -56,6 +63,7 @@ class SyncJobQueue:
         url: str | None = None,
         *,
         schema: str | None = None,
+        key_prefix: str | None = None,
         tls: TLS | None = None,
         min_connections: int = DEFAULT_POOL_SIZE[0],
         max_connections: int = DEFAULT_POOL_SIZE[1],
@@ -64,7 +72,12 @@ class SyncJobQueue:
         sync = cls.__new__(cls)
         sync._set_up(
             JobQueue.from_url(
-                url, schema=schema, tls=tls, min_connections=min_connections, max_connections=max_connections
+                url,
+                schema=schema,
+                key_prefix=key_prefix,
+                tls=tls,
+                min_connections=min_connections,
+                max_connections=max_connections,
             )
         )
         return sync

@@ -34,7 +34,8 @@ def resolve_url(url: str | None, environ: Mapping[str, str] | None = None) -> tu
             return environ[name], name
     raise ConfigError(
         f"No store is configured. Give a URL, or set one of {', '.join(VARIABLES)}: "
-        "postgresql://user:password@host:5432/database, or embedded: for a server of its own on this machine."
+        "postgresql://user:password@host:5432/database, redis://host:6379/0, or embedded: for a server of its own "
+        "on this machine."
     )
 
 
@@ -80,11 +81,14 @@ def create_backend(
         if path.startswith(("postgres:", "valkey:")) or path in ("postgres", "valkey"):
             kind, _, path = path.partition(":")
             if kind == "valkey":
-                raise ConfigError("embedded:valkey is not supported yet; use embedded: (Postgres).")
+                from dataqueue.backends.redis.embedded import EmbeddedValkeyBackend
+
+                return EmbeddedValkeyBackend(Path(path) if path else None, key_prefix=key_prefix)
         return EmbeddedPostgresBackend(Path(path) if path else None, schema=schema, pool_size=pool_size)
     raise ConfigError(
         f"{without_secrets(url)!r} is not a URL of a store that dataqueue knows. "
-        "Use postgresql://user:password@host:5432/database or embedded:[path]."
+        "Use postgresql://user:password@host:5432/database, redis://host:6379/0, embedded:[path] or "
+        "embedded:valkey[:path]."
     )
 
 

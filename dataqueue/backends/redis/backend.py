@@ -267,7 +267,7 @@ class RedisBackend:
             for worker, _ in ends:
                 pipe.hget(self.key("wk"), worker)
                 pipe.zlexcount(self.key("ls"), b"[" + worker + b"\x00", b"(" + worker + b"\x01")
-            answers = await pipe.execute() if ends else []
+            answers: list[Any] = await pipe.execute() if ends else []
         records = [
             worker_from(worker, answers[2 * n], end, now, answers[2 * n + 1])
             for n, (worker, end) in enumerate(ends)
@@ -315,7 +315,7 @@ class RedisBackend:
             pipe = self.client.pipeline(transaction=False)
             for number in names:
                 pipe.zlexcount(self.key("rd"), b"[" + pack_int(number, 2), b"(" + pack_int(number + 1, 2))
-            counts = await pipe.execute() if names else []
+            counts: list[int] = await pipe.execute() if names else []
         return sorted(name for name, count in zip(names.values(), counts, strict=True) if count)
 
     async def types(self) -> dict[str, bytes]:
@@ -327,7 +327,8 @@ class RedisBackend:
         worker = worker_id.encode()
         with store_errors(self.location()):
             members = await self.client.zrangebylex(self.key("ls"), b"[" + worker + b"\x00", b"(" + worker + b"\x01")
-            heads = await self.client.hmget(self.key("h"), [item[-6:] for item in members]) if members else []
+            packed = [item[-6:] for item in members]
+            heads: list[bytes | None] = await self.client.hmget(self.key("h"), packed) if packed else []
         return [
             (id_of(member), decode_head(data).fields["lease"])
             for member, data in zip(members, heads, strict=True)

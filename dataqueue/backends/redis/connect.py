@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 import redis.asyncio
+import redis.cluster
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -17,6 +18,11 @@ from redis.retry import Retry
 from dataqueue.backends.resolve import without_secrets
 from dataqueue.errors import ConfigError
 from dataqueue.tls import TLS, as_file
+
+# The client's annotations are partly missing, and its sync and async classes share no base.
+_sync: Any = redis
+_async: Any = redis.asyncio
+_cluster: Any = redis.cluster
 
 SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 _TIMEOUT = 10.0
@@ -62,17 +68,17 @@ def endpoint_of_url(url: str, tls: TLS | None, max_connections: int) -> tuple[En
         if cluster:
             # Its own retries only follow moved slots and unreachable nodes.
             cluster_options = {name: value for name, value in options.items() if name != "retry"}
-            return redis.asyncio.RedisCluster.from_url(plain, max_connections=max_connections, **cluster_options)
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            return _async.RedisCluster.from_url(plain, max_connections=max_connections, **cluster_options)
+        pool = _async.BlockingConnectionPool.from_url(
             plain, max_connections=max_connections, timeout=_TIMEOUT, **options
         )
-        return redis.asyncio.Redis.from_pool(pool)
+        return _async.Redis.from_pool(pool)
 
     def make_sync() -> Any:
         if cluster:
             cluster_options = {name: value for name, value in options.items() if name != "retry"}
-            return redis.RedisCluster.from_url(plain, **cluster_options)
-        return redis.Redis.from_url(plain, socket_timeout=_TIMEOUT, **options)
+            return _sync.RedisCluster.from_url(plain, **cluster_options)
+        return _sync.Redis.from_url(plain, socket_timeout=_TIMEOUT, **options)
 
     try:
         if not cluster:  # a cluster client would connect at once
@@ -91,31 +97,28 @@ def endpoint_of_client(client: Any) -> Endpoint:
     Raises:
         ConfigError: not an asyncio client, or one that decodes responses.
     """
-    if isinstance(client, redis.asyncio.RedisCluster):
+    if isinstance(client, _async.RedisCluster):
         settings = dict(client.get_connection_kwargs())
-        nodes = [
-            redis.cluster.ClusterNode(node.host, node.port)
-            for node in client.startup_nodes  # type: ignore[attr-defined]
-        ]
+        nodes = [_cluster.ClusterNode(node.host, node.port) for node in client.startup_nodes]
         _refuse_decoding(settings)
         kept = {name: settings[name] for name in ("username", "password", "ssl") if settings.get(name)}
         where = ", ".join(f"{node.host}:{node.port}" for node in nodes)
-        return Endpoint(where, lambda: client, lambda: redis.RedisCluster(startup_nodes=nodes, **kept), owned=False)
-    if not isinstance(client, redis.asyncio.Redis):
-        raise ConfigError(f"client must be a redis.asyncio.Redis or RedisCluster, not {type(client).__qualname__}.")
+        return Endpoint(where, lambda: client, lambda: _sync.RedisCluster(startup_nodes=nodes, **kept), owned=False)
+    if not isinstance(client, _async.Redis):
+        raise ConfigError(f"client must be a _async.Redis or RedisCluster, not {type(client).__qualname__}.")
     pool = client.connection_pool
     settings = dict(pool.connection_kwargs)
     _refuse_decoding(settings)
     kinds: dict[type, Any] = {
-        redis.asyncio.UnixDomainSocketConnection: redis.UnixDomainSocketConnection,
-        redis.asyncio.SSLConnection: redis.SSLConnection,
+        _async.UnixDomainSocketConnection: _sync.UnixDomainSocketConnection,
+        _async.SSLConnection: _sync.SSLConnection,
     }
-    kind = kinds.get(pool.connection_class, redis.Connection)
+    kind = kinds.get(pool.connection_class, _sync.Connection)
     for name in ("retry", "event_dispatcher", "redis_connect_func", "maint_notifications_config"):
         settings.pop(name, None)
 
     def make_sync() -> Any:
-        return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **settings))
+        return _sync.Redis(connection_pool=_sync.ConnectionPool(connection_class=kind, **settings))
 
     where = settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
     return Endpoint(where, lambda: client, make_sync, owned=False)
