@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from dataqueue.sync import SyncJobHandle, SyncJobQueue
     from dataqueue.tls import TLS
     from dataqueue.worker.context import JobContext, SyncJobContext
-    from dataqueue.worker.processor import DrainResult, Processor, ProcessorOptions
+    from dataqueue.worker.options import ProcessorOptions
+    from dataqueue.worker.processor import DrainResult, Processor
 
 _WHERE = {
     "definitions": ("JobDefinition",),
@@ -66,7 +67,8 @@ _WHERE = {
     "sync": ("SyncJobHandle", "SyncJobQueue"),
     "tls": ("TLS",),
     "worker.context": ("JobContext", "SyncJobContext"),
-    "worker.processor": ("DrainResult", "Processor", "ProcessorOptions"),
+    "worker.options": ("ProcessorOptions",),
+    "worker.processor": ("DrainResult", "Processor"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 

@@ -186,7 +186,10 @@ def _duration(value: object, what: str, low: timedelta, high: timedelta) -> int 
     if not isinstance(value, timedelta):
         raise InvalidJob(f"{what} must be a timedelta, not {value!r:.80}. Write timedelta(seconds=…).")
     if not low <= value <= high:
-        raise InvalidJob(f"{what} is {value}; it must be from {low} to {high}. Nothing was stored.")
+        raise InvalidJob(
+            f"{what} is {value.total_seconds():g} s; it must be from {low.total_seconds():g} to "
+            f"{high.total_seconds():g} s. Nothing was stored."
+        )
     return -(-value // timedelta(milliseconds=1))
 
 

@@ -52,6 +52,8 @@ class Codec(Generic[T]):
     def encode(self, value: object) -> str:
         """JSON text that :meth:`decode` is known to accept.
 
+        Errors have no cause: pydantic's would print the value into every log.
+
         Raises:
             InvalidPayload: the value does not validate or is not JSON.
         """
@@ -68,9 +70,9 @@ class Codec(Generic[T]):
             text = dumps(plain, self.what)
             adapter.validate_json(text)
         except ValidationError as error:
-            raise InvalidPayload(self._explain(error)) from error
-        except PydanticSerializationError as error:
-            raise InvalidPayload(f"{self.what} is not a valid {self._name}: {error}. Nothing was stored.") from error
+            raise InvalidPayload(self._explain(error)) from None
+        except PydanticSerializationError:
+            raise InvalidPayload(f"{self.what} is not a valid {self._name}: a value has the wrong type.") from None
         return text
 
     def _from_plain(self, value: object) -> Any:
@@ -94,7 +96,7 @@ class Codec(Generic[T]):
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:
-            raise InvalidPayload(self._explain(error)) from error
+            raise InvalidPayload(self._explain(error)) from None
 
     @property
     def _name(self) -> str:

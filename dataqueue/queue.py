@@ -62,7 +62,8 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dataqueue.worker.context import JobContext, SyncJobContext
-    from dataqueue.worker.processor import Processor, ProcessorOptions
+    from dataqueue.worker.options import ProcessorOptions
+    from dataqueue.worker.processor import Processor
 
     Conn = AsyncConnection[Any] | Connection[Any]
 
@@ -204,6 +205,12 @@ class JobQueue:
         self._pid = os.getpid()
         self._loop = weakref.ref(loop)
         self._opening = asyncio.Lock()
+
+    def open_on(self) -> asyncio.AbstractEventLoop | None:
+        """The running loop that this queue is open on, if any."""
+        loop = self._loop() if self._loop is not None else None
+        usable = loop is not None and self._open and self._pid == os.getpid() and loop.is_running()
+        return loop if usable else None
 
     def abandon(self) -> None:
         """Let go of the connections without closing them: their loop is gone, or in the parent process."""
@@ -583,7 +590,7 @@ class JobQueue:
         Args:
             handlers: functions by job type; by default those of this queue's definitions. Given both,
                 the mapping adds to the definitions and wins where both have a type.
-            options: see :class:`dataqueue.worker.processor.ProcessorOptions`.
+            options: see :class:`dataqueue.worker.options.ProcessorOptions`.
 
         Raises:
             ConfigError: no handlers at all, or an option out of its range.

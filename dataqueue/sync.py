@@ -6,6 +6,7 @@ own (one for each queue, started on first use, and anew after a ``fork``).
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import threading
@@ -21,6 +22,7 @@ from anyio.from_thread import BlockingPortal
 from dataqueue.backends.base import Finding, Stats, WorkerRecord
 from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
 from dataqueue.definitions import AnyHandler, JobDefinition
+from dataqueue.errors import WrongLoop
 from dataqueue.events import HookName, Listener
 from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStatus, TagMode
 from dataqueue.options import JobDefaults, JobOptions, NewJob
@@ -90,6 +92,15 @@ class SyncJobQueue:
 
     def run(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run an async operation of the queue and wait for it."""
+        loop = self.queue.open_on()
+        if loop is not None:
+            # On our portal's loop; or, in a worker, on the worker's, which a handler's thread can ask.
+            if loop is _running_loop():
+                raise WrongLoop(
+                    "A SyncJobQueue was used on the event loop that works it: it would wait for itself. "
+                    "Use its async side there: await sync_queue.queue.add_job(…)."
+                )
+            return asyncio.run_coroutine_threadsafe(operation(), loop).result()
         with self._lock:
             if self._portal is None:
                 self._portal = _start_portal()
@@ -400,6 +411,13 @@ class _SyncJobDecorator:
     def __call__(self, function: Callable[[P], R], /) -> SyncJobDefinition[P, R]: ...
     def __call__(self, function: AnyHandler, /) -> SyncJobDefinition[Any, Any]:
         return SyncJobDefinition(self._sync, self._sync.queue.define(function, self._name, self._defaults))
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _start_portal() -> BlockingPortal:

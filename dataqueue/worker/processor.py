@@ -10,11 +10,11 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Unpack
 
 from dataqueue.backends.base import (
     Backend,
@@ -30,10 +30,10 @@ from dataqueue.backends.base import (
 from dataqueue.definitions import Handler
 from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
 from dataqueue.events import Hook
-from dataqueue.options import check_integer, check_job_type, check_name
 from dataqueue.version import __version__
 from dataqueue.worker.attempt import Attempt, no_handler
 from dataqueue.worker.leases import BEATS_A_LEASE, EXPIRY_SHARE, RECLAIMS_A_LEASE, Heartbeat
+from dataqueue.worker.options import ProcessorOptions, check_options
 from dataqueue.worker.outbox import Outbox
 from dataqueue.worker.pace import Idle, Prefetch
 
@@ -46,33 +46,6 @@ MAX_CLAIM = 500
 _GATHER_SECONDS = 0.002
 _RECLAIM_BATCH = 100
 _FIRST_BACKOFF, _LAST_BACKOFF = 0.1, 5.0
-
-
-class ProcessorOptions(TypedDict, total=False):
-    """Options of a worker."""
-
-    concurrency: int
-    """Jobs that run at the same time, 10 by default."""
-    batch_size: int
-    """Jobs claimed in one statement at most, 100 by default; for ``start()``, jobs run in all."""
-    poll_interval: timedelta
-    """How often to look for work when no notification came, 5 s by default."""
-    job_types: Iterable[str]
-    """Take only these of the handlers' types."""
-    worker_id: str
-    """Its name in the store; by default made of host and process id. A name that a live worker
-    has already gets a suffix."""
-    lease: timedelta
-    """Within this long after a worker was lost, its jobs run elsewhere; 30 s by default."""
-    grace: timedelta
-    """How long a handler that was told to stop may take, 5 s by default."""
-    prefetch: int
-    """Jobs claimed ahead of a free slot while jobs are short; up to ``concurrency`` by default."""
-    on_unknown_type: Literal["leave", "fail"]
-    """``leave`` (the default): jobs of types without a handler here are left to other workers. ``fail``: this
-    worker claims them as well and fails them with reason ``no_handler``. Only where it is the only kind of worker."""
-    max_loop_block: timedelta
-    """A blocked event loop is given up (and the process exits) after this long, 5 min by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +63,17 @@ class Processor:
 
     def __init__(self, queue: JobQueue, handlers: Mapping[str, Handler], **options: Unpack[ProcessorOptions]) -> None:
         self.queue = queue
-        self.handlers = _chosen(handlers, options.get("job_types"))
-        self.concurrency = check_integer(options.get("concurrency", 10), "concurrency", 1, 10_000)
-        self.batch_size = check_integer(options.get("batch_size", 100), "batch_size", 1, MAX_CLAIM)
-        self.poll_interval = _seconds(options.get("poll_interval", timedelta(seconds=5)), "poll_interval", 0.01, 3600)
-        self.lease = _seconds(options.get("lease", timedelta(seconds=30)), "lease", 1, 3600)
-        self.grace = _seconds(options.get("grace", timedelta(seconds=5)), "grace", 0, 3600)
-        self.max_loop_block = _seconds(options.get("max_loop_block", timedelta(minutes=5)), "max_loop_block", 1, 86_400)
-        prefetch = options.get("prefetch", self.concurrency)
-        self._prefetch = Prefetch(check_integer(prefetch, "prefetch", 0, 10_000))
-        self._fails_unknown = _fails_unknown(options.get("on_unknown_type", "leave"))
-        name = options.get("worker_id")
-        self._given_id = None if name is None else check_name(name, "worker_id")
-        self.worker_id = self._given_id or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        _refuse_unknown(options)
+        settings = check_options(handlers, options)
+        self.handlers = settings.handlers
+        self.concurrency = settings.concurrency
+        self.batch_size = settings.batch_size
+        self.poll_interval = settings.poll_interval
+        self.lease = settings.lease
+        self.grace = settings.grace
+        self.max_loop_block = settings.max_loop_block
+        self.worker_id = settings.worker_id
+        self._fails_unknown = settings.fails_unknown
+        self._prefetch = Prefetch(settings.prefetch)
         self._types = sorted(self.handlers)
         self._claimed_types = self._types
         self._inflight: dict[int, Attempt] = {}
@@ -127,22 +97,29 @@ class Processor:
         Claims at most ``batch_size`` jobs in all, never more at a time than run at once, and waits for
         them. Returns how many it took.
         """
-        self._refuse_second_start()
-        self._main = asyncio.create_task(self._life(self.batch_size), name=f"dataqueue-worker {self.worker_id}")
+        if self.is_running():
+            raise ConfigError("This processor runs already. Make another one, or stop_and_drain() this one first.")
+        self._begin(self.batch_size)
         return await self._join()
 
     async def run(self) -> None:
         """Work until :meth:`stop` (or cancellation, which hands back what is unfinished)."""
-        self.start_in_background()
+        if not self.is_running():
+            self._begin(None)
         await self._join()
 
     def start_in_background(self) -> None:
         """Work in a task of its own. Calling it again while it runs does nothing."""
-        if self.is_running():
-            return
-        self._refuse_second_start()
-        self._main = asyncio.create_task(self._life(None), name=f"dataqueue-worker {self.worker_id}")
-        self._main.add_done_callback(_log_death)
+        if not self.is_running():
+            self._begin(None).add_done_callback(_log_death)
+
+    def _begin(self, limit: int | None) -> asyncio.Task[int]:
+        self._stopping, self._accepting = False, True
+        self._idle = Idle(self.poll_interval)
+        self._listening_until = 0.0
+        self._outbox.handed_back.clear()
+        self._main = asyncio.create_task(self._life(limit), name=f"dataqueue-worker {self.worker_id}")
+        return self._main
 
     def is_running(self) -> bool:
         return self._main is not None and not self._main.done()
@@ -178,14 +155,6 @@ class Processor:
     async def __aexit__(self, *_: object) -> None:
         await self.stop_and_drain()
 
-    def _refuse_second_start(self) -> None:
-        if self.is_running():
-            raise ConfigError("This processor runs already. Make another one, or stop_and_drain() this one first.")
-        self._stopping, self._accepting = False, True
-        self._idle = Idle(self.poll_interval)
-        self._listening_until = 0.0
-        self._outbox.handed_back.clear()
-
     async def _join(self) -> int:
         assert self._main is not None
         try:
@@ -199,8 +168,7 @@ class Processor:
             raise
 
     async def _life(self, limit: int | None) -> int:
-        backend = await self._open_patiently(limit is None)
-        worker = await self._register()
+        backend, worker = await self._sign_on_patiently(limit is None)
         loop = asyncio.get_running_loop()
         heartbeat = Heartbeat(
             backend.heart(), worker, self.lease / BEATS_A_LEASE, self._held, self._on_pulse, loop, self.max_loop_block
@@ -231,11 +199,11 @@ class Processor:
                 self._executor.shutdown(wait=False, cancel_futures=True)
                 self._executor = None
 
-    async def _open_patiently(self, patient: bool) -> Backend:
+    async def _sign_on_patiently(self, patient: bool) -> tuple[Backend, WorkerInfo]:
         delay = _FIRST_BACKOFF
         while True:
             try:
-                return await self.queue.open()
+                return await self.queue.open(), await self._register()
             except StoreUnavailable as error:
                 if not patient or self._stopping:
                     raise
@@ -503,47 +471,6 @@ class Processor:
         return len(reclaimed)
 
 
-def _chosen(handlers: Mapping[str, Handler], job_types: object) -> dict[str, Handler]:
-    if not handlers:
-        raise ConfigError(
-            "This worker has no handlers. Define jobs with @queue.job before creating the processor (import "
-            "their module), or pass a mapping: create_processor({'send_email': send_email})."
-        )
-    if job_types is None:
-        return dict(handlers)
-    if isinstance(job_types, str):
-        raise ConfigError(f"job_types must be a list of texts. Write job_types=[{job_types!r}].")
-    wanted = [check_job_type(name) for name in cast("Iterable[str]", job_types)]
-    unknown = sorted(set(wanted) - set(handlers))
-    if unknown or not wanted:
-        raise ConfigError(
-            f"job_types names {', '.join(unknown) or 'nothing'}; there are handlers for {', '.join(sorted(handlers))}."
-        )
-    return {name: handlers[name] for name in wanted}
-
-
-def _fails_unknown(choice: object) -> bool:
-    if choice not in ("leave", "fail"):
-        raise ConfigError(f"on_unknown_type must be 'leave' or 'fail', not {choice!r:.80}.")
-    return choice == "fail"
-
-
-def _seconds(value: object, what: str, low: float, high: float) -> float:
-    if not isinstance(value, timedelta):
-        raise ConfigError(f"{what} must be a timedelta, not {value!r:.80}. Write timedelta(seconds=…).")
-    if not low <= value.total_seconds() <= high:
-        raise ConfigError(f"{what} is {value.total_seconds():g} s; it must be from {low:g} to {high:g} s.")
-    return value.total_seconds()
-
-
-def _refuse_unknown(options: Mapping[str, object]) -> None:
-    unknown = sorted(set(options) - set(ProcessorOptions.__annotations__))
-    if unknown:
-        raise ConfigError(
-            f"Unknown option {', '.join(unknown)}. Known options: {', '.join(sorted(ProcessorOptions.__annotations__))}."
-        )
-
-
 def _log_death(task: asyncio.Task[int]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.critical("The worker stopped: %s", error, exc_info=error)
+        logger.critical("The worker stopped: %s", error, exc_info=None if isinstance(error, DataQueueError) else error)

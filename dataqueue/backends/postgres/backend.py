@@ -136,7 +136,7 @@ class PostgresBackend:
     async def open(self) -> None:
         if self._own_pool:
             # One plain connection first: where nobody answers, a pool would keep trying for a while.
-            with store_errors(self.location()):
+            with store_errors(self.location(), sent=False):
                 await (await psycopg.AsyncConnection.connect(self.conninfo)).close()
             self._pool = create_pool(self.conninfo, *self._pool_size)
             await self._pool.open()

@@ -113,8 +113,8 @@ def looks_dead(conn: psycopg.AsyncConnection[Any]) -> bool:
 
 
 @contextlib.contextmanager
-def store_errors(where: str) -> Generator[None]:
-    """Turn the driver's errors into ours."""
+def store_errors(where: str, *, sent: bool = True) -> Generator[None]:
+    """Turn the driver's errors into ours. ``sent`` False: only connecting was tried."""
     try:
         yield
     except PoolTimeout as error:
@@ -133,8 +133,8 @@ def store_errors(where: str) -> Generator[None]:
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise StoreUnavailable(
             f"Postgres at {where} cannot be reached or has closed the connection: {_first_line(error)}. "
-            "Check that the server runs and accepts this client. An operation that was under way may or may "
-            "not have taken effect."
+            "Check that the server runs and accepts this client."
+            + (" An operation that was under way may or may not have taken effect." if sent else "")
         ) from error
 
 

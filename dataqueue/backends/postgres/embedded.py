@@ -20,6 +20,7 @@ class EmbeddedPostgresBackend(PostgresBackend):
     def __init__(self, path: Path | None, *, schema: str | None, pool_size: tuple[int, int]) -> None:
         super().__init__("dbname=dataqueue", None, schema, pool_size)
         self._path = path
+        self._where = f"an embedded server{f' in {path}' if path else ''}"
         self._server: EmbeddedServer | None = None
 
     async def open(self) -> None:
@@ -38,6 +39,10 @@ class EmbeddedPostgresBackend(PostgresBackend):
     ) -> list[str]:
         await self._start()
         return await super().migrate(shared=shared, dry_run=dry_run, report=report)
+
+    async def migration_status(self) -> list[tuple[int, str, str | None]]:
+        await self._start()
+        return await super().migration_status()
 
     async def _start(self) -> None:
         from dataqueue.embedded import start_postgres
