@@ -511,9 +511,13 @@ class JobQueue:
         """The workers that the store knows, silent ones included."""
         return await (await self.open()).list_workers()
 
-    async def doctor(self) -> list[Finding]:
-        """What is wrong with the store, and how to mend it."""
-        return await (await self.open()).doctor()
+    async def doctor(self, *, deep: bool = False) -> list[Finding]:
+        """What is wrong with the store, and how to mend it.
+
+        Args:
+            deep: also compare every record with every index; reads everything, in bounded steps.
+        """
+        return await (await self.open()).doctor(deep)
 
     # -- waiting ------------------------------------------------------------------------------------
 

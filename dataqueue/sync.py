@@ -257,9 +257,9 @@ class SyncJobQueue:
         """See :meth:`dataqueue.JobQueue.list_workers`."""
         return self.run(self.queue.list_workers)
 
-    def doctor(self) -> list[Finding]:
+    def doctor(self, *, deep: bool = False) -> list[Finding]:
         """See :meth:`dataqueue.JobQueue.doctor`."""
-        return self.run(self.queue.doctor)
+        return self.run(lambda: self.queue.doctor(deep=deep))
 
     def wait_for_job(self, job_id: int, *, timeout: float | timedelta | None = None) -> Job:
         """See :meth:`dataqueue.JobQueue.wait_for_job`."""

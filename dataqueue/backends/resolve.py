@@ -57,13 +57,15 @@ def create_backend(
     pool_size: tuple[int, int],
     key_prefix: str | None = None,
 ) -> Backend:
-    """The backend for a URL; nothing is connected yet.
+    """The backend for a URL; nothing is connected yet. Each kind of store uses its own of schema and key_prefix.
 
     Raises:
         ConfigError: an unknown scheme or a malformed URL. The message never holds a password.
     """
     url = normalise_scheme(url.strip())
     scheme = url.partition(":")[0].lower()
+    if key_prefix is not None and schema is None and scheme == "postgresql":
+        raise ConfigError("key_prefix= belongs to Redis; for Postgres give schema= (or both).")
     if scheme == "postgresql":
         from dataqueue.backends.postgres.backend import PostgresBackend
 
@@ -71,8 +73,8 @@ def create_backend(
     if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
         from dataqueue.backends.redis.backend import RedisBackend
 
-        if schema is not None:
-            raise ConfigError("schema= belongs to Postgres; for Redis use key_prefix=.")
+        if schema is not None and key_prefix is None:
+            raise ConfigError("schema= belongs to Postgres; for Redis give key_prefix= (or both).")
         return RedisBackend.from_url(url, key_prefix=key_prefix, tls=tls, max_connections=pool_size[1])
     if scheme == "embedded":
         from dataqueue.backends.postgres.embedded import EmbeddedPostgresBackend

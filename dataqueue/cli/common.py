@@ -53,7 +53,11 @@ Url = Annotated[
 ]
 Schema = Annotated[
     str | None,
-    typer.Option("--schema", metavar="NAME", help="The Postgres schema of the tables, if not on the search path."),
+    typer.Option(
+        "--schema",
+        metavar="NAME",
+        help="The Postgres schema of the tables, if not on the search path; for Redis, what the keys begin with.",
+    ),
 ]
 EnvFile = Annotated[
     Path | None,
@@ -145,7 +149,7 @@ def with_store(url: str, schema: str | None, operation: Callable[[JobQueue], Cor
     logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s")
 
     async def main() -> T:
-        queue = JobQueue.from_url(url, schema=schema, min_connections=0)
+        queue = JobQueue.from_url(url, schema=schema, key_prefix=schema, min_connections=0)
         try:
             return await operation(queue)
         finally:

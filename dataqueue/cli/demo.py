@@ -40,14 +40,15 @@ def demo(
     concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Jobs that run at the same time.")] = 20,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before using a store of yours.")] = False,
 ) -> None:
-    """See it work: starts a PostgreSQL, adds a mix of jobs, works them, and proves that none is lost.
+    """See it work: starts a server, adds a mix of jobs, works them, and proves that none is lost.
 
-    Everything is in a schema of its own, dataqueue_demo. DATABASE_URL and the like are ignored.
+    Everything is in a schema of its own, dataqueue_demo (in Redis: under keys that begin so). DATABASE_URL and the
+    like are ignored.
     """
     from dataqueue.backends.postgres.connect import redact
 
     if not _is_own(url) and not yes and sys.stdin.isatty():
-        typer.confirm(f"Make a schema dataqueue_demo at {redact(url)}, and {jobs:,} jobs in it?", abort=True)
+        typer.confirm(f"Add {jobs:,} jobs at {redact(url)}, under the name dataqueue_demo?", abort=True)
     logging.basicConfig(level=logging.CRITICAL)  # failed jobs and what is logged of them are part of the show
     logging.getLogger("dataqueue").setLevel(logging.CRITICAL)
     os.environ["DATAQUEUE_URL"] = url  # where the queue of demo_jobs looks first
@@ -80,7 +81,7 @@ async def _run(queue: JobQueue, out: Console, url: str, count: int, concurrency:
         return PROBLEM if lost else OK
     except asyncio.CancelledError:
         if left := board.total - board.finished:
-            out.print(f"Stopped. {left:,} jobs wait in schema dataqueue_demo; the next demo works them too.")
+            out.print(f"Stopped. {left:,} jobs wait under the name dataqueue_demo; the next demo works them too.")
         raise
     finally:
         await queue.close()
@@ -88,7 +89,11 @@ async def _run(queue: JobQueue, out: Console, url: str, count: int, concurrency:
 
 async def _prepare(queue: JobQueue, out: Console, url: str) -> None:
     begun = time.monotonic()
-    doing, done = ("starting a PostgreSQL of its own", "started") if _is_own(url) else ("connecting", "connected")
+    doing, done = (
+        (f"starting a {'Valkey' if 'valkey' in url else 'PostgreSQL'} of its own", "started")
+        if _is_own(url)
+        else ("connecting", "connected")
+    )
     if not _can_draw(out):
         out.print(f"{doing} …")
     with out.status(doing):

@@ -18,7 +18,7 @@ from typing import TypedDict
 from dataqueue import JobContext, JobQueue, NewJob, SyncJobContext
 
 SCHEMA = "dataqueue_demo"
-queue = JobQueue.from_url(schema=SCHEMA)
+queue = JobQueue.from_url(schema=SCHEMA, key_prefix=SCHEMA)
 
 
 @dataclass

@@ -137,6 +137,7 @@ def _stats_view(now: Stats) -> RenderableType:
 
 @reports_errors
 def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Compare every record with every index. Reads it all.")] = False,
     url: Url = None,
     schema: Schema = None,
     env_file: EnvFile = None,
@@ -153,7 +154,7 @@ def doctor(
     try:
         found, source = find_store(url, env_file)
         findings += with_store(
-            found, schema, lambda queue: _examine(queue, _configuration(found, source, schema), schema)
+            found, schema, lambda queue: _examine(queue, _configuration(found, source, schema), schema, deep)
         )
     except ConfigError as error:
         findings.append(Finding("configuration", "error", str(error)))
@@ -177,7 +178,7 @@ def _configuration(url: str, source: str, schema: str | None) -> Finding:
     return Finding("configuration", "ok", message)
 
 
-async def _examine(queue: JobQueue, configuration: Finding, schema: str | None) -> list[Finding]:
+async def _examine(queue: JobQueue, configuration: Finding, schema: str | None, deep: bool) -> list[Finding]:
     """What the store says of itself; if it does not answer, why."""
     from dataqueue.backends.base import Finding
 
@@ -193,7 +194,7 @@ async def _examine(queue: JobQueue, configuration: Finding, schema: str | None) 
             Finding("schema", "error", str(error), "dataqueue migrate" + (f" --schema {schema}" if schema else "")),
         ]
     findings.append(Finding("connection", "ok", f"{queue.backend.location()} answers"))
-    return [*findings, *await queue.doctor(), *_workers(await queue.stats())]
+    return [*findings, *await queue.doctor(deep=deep), *_workers(await queue.stats())]
 
 
 def _workers(now: Stats) -> list[Finding]:

@@ -48,7 +48,9 @@ def migrate(
     as_json: AsJson = False,
 ) -> None:
     """Create the tables, or upgrade them. Safe to run at every deploy, and from several at once."""
-    if status:
+    if with_queue(url, schema, env_file, _has_no_tables):
+        _nothing(as_json)
+    elif status:
         _status(with_queue(url, schema, env_file, lambda queue: _postgres(queue).migration_status()), as_json)
     elif dry_run:
         _plan(
@@ -59,6 +61,17 @@ def migrate(
         )
     else:
         _migrate(url, schema, env_file, shared_typescript, as_json)
+
+
+async def _has_no_tables(queue: JobQueue) -> bool:
+    return queue.backend.name != "postgres"
+
+
+def _nothing(as_json: bool) -> None:
+    if as_json:
+        write_json({"applied": []})
+    else:
+        typer.echo("This store has no tables: there is nothing to migrate.")
 
 
 def _postgres(queue: JobQueue) -> PostgresBackend:

@@ -373,8 +373,9 @@ class PostgresBackend:
     async def list_workers(self) -> list[WorkerRecord]:
         return [worker_from(row) for row in await self._read(self.statements("list_workers"), {})]
 
-    async def doctor(self) -> list[Finding]:
-        return await doctor.examine(self)
+    async def doctor(self, deep: bool = False) -> list[Finding]:
+        findings = await doctor.examine(self)
+        return [*findings, *await doctor.examine_deep(self)] if deep else findings
 
     # -- workers ----------------------------------------------------------------------------------
 

@@ -61,6 +61,23 @@ async def examine(backend: PostgresBackend) -> list[Finding]:
     return findings
 
 
+async def examine_deep(backend: PostgresBackend) -> list[Finding]:
+    """Contradictions within the rows."""
+    read = backend._read  # pyright: ignore[reportPrivateUsage]
+    rows = await read(backend.statements("count_contradictions"), {})
+    if not rows:
+        return [Finding("consistency", "ok", "no job contradicts itself")]
+    return [
+        Finding(
+            "consistency",
+            "error",
+            f"{count:,} jobs: {kind} (for example job {example}).",
+            "Another program writes to these tables. `dataqueue jobs show`, then retry or cancel the job.",
+        )
+        for kind, count, example in rows
+    ]
+
+
 def _durability(fsync: str, commit: str) -> Finding:
     if fsync == "off":
         return Finding("durability", "warning", "fsync is off: a power cut can lose the database.", "Turn fsync on.")
