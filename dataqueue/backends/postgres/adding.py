@@ -54,9 +54,12 @@ def _add_one(statements: Statements, spec: JobSpec) -> Steps:
         "retry_backoff": spec.retry.backoff,
         "retry_delay_max": spec.retry.delay_max,
     }
+    if spec.idempotency_key is None:
+        rows = yield statements("add_job"), parameters
+        return [(rows[0][0], True)]
     # The key's owner may have committed after our snapshot was taken, or be deleted in between.
     for _ in range(_ATTEMPTS_AT_A_KEY):
-        rows = yield statements("add_job"), parameters
+        rows = yield statements("add_job_once"), parameters
         if rows:
             return [(rows[0][0], rows[0][1])]
     raise _invisible(spec.idempotency_key)

@@ -209,7 +209,7 @@ class PostgresBackend:
         try:
             yield conn
         finally:
-            await _shielded(pool.putconn(conn))
+            await pool.putconn(conn)
 
     async def _read(self, sql: LiteralString, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Run a query that changes nothing; a connection lost meanwhile is no reason to fail."""
@@ -245,6 +245,8 @@ class PostgresBackend:
     # -- jobs -------------------------------------------------------------------------------------
 
     async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
+        if conn is None and len(specs) <= adding.CHUNK:  # one statement, which is a transaction
+            return await self._on_some_connection(lambda own: self._run_steps(own, specs), psycopg.errors.AdminShutdown)
         return [item async for chunk in self.add_stream(specs, conn) for item in chunk]
 
     async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
@@ -498,13 +500,3 @@ def _recording_steps(
 
 def _held(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"ids": [item.id for item in outcomes], "leases": [item.lease_id for item in outcomes]}
-
-
-async def _shielded(returning: Any) -> None:
-    """Give a connection back even while the task is being cancelled: else the pool shrinks for good."""
-    task = asyncio.ensure_future(returning)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise

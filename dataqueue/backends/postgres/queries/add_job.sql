@@ -2,12 +2,10 @@
 -- serialises commits, and a busy worker finds the job by itself.
 WITH new AS (
     INSERT INTO {schema}.job_queue (job_type, payload, priority, run_at, due, max_attempts, timeout_ms, tags,
-                                    idempotency_key, retry_delay, retry_backoff, retry_delay_max)
+                                    retry_delay, retry_backoff, retry_delay_max)
     SELECT %(job_type)s, %(payload)s::jsonb, %(priority)s, moment, moment <= now(), %(max_attempts)s,
-           %(timeout_ms)s, %(tags)s::text[], %(idempotency_key)s, %(retry_delay)s, %(retry_backoff)s,
-           %(retry_delay_max)s
+           %(timeout_ms)s, %(tags)s::text[], %(retry_delay)s, %(retry_backoff)s, %(retry_delay_max)s
     FROM (SELECT COALESCE(%(run_at)s::timestamptz, now() + %(delay_ms)s * interval '1 ms') AS moment) m
-    ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id, run_at
 ), logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type, metadata)
@@ -18,6 +16,3 @@ SELECT id, TRUE,
         WHERE EXISTS (SELECT FROM {schema}.dataqueue_listeners
                       WHERE topic = 'work' AND until > now() AND new.run_at < until))
 FROM new
-UNION ALL
-SELECT id, FALSE, NULL FROM {schema}.job_queue
-WHERE idempotency_key = %(idempotency_key)s AND NOT EXISTS (SELECT FROM new)
