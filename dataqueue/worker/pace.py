@@ -21,6 +21,8 @@ class Idle:
         self._next_promote = 0.0
         self._next_due = float("inf")
         self._full_in_a_row = 0
+        self.looks = 0
+        """How often somebody said that there is something to find."""
 
     def may_claim(self) -> bool:
         return time.monotonic() >= min(self._next_claim, self._next_due)
@@ -38,13 +40,17 @@ class Idle:
         """Full claims in a row: nobody needs to wake this worker."""
         return self._full_in_a_row >= SATURATED_AFTER
 
-    def came_short(self, *, look_again: bool) -> None:
+    def came_short(self, *, look_again: bool, looks: int) -> None:
         """A claim found less than there was room for: sleep until woken, due, or the next poll.
 
         ``look_again``: at once, since something may have been added before we asked to be woken.
+        ``looks`` is the count from before the claim: whoever spoke up since then may have meant what
+        it did not see.
         """
         now = time.monotonic()
         self._full_in_a_row = 0
+        if looks != self.looks and not look_again:
+            return
         if look_again:
             self._follow_ups = list(FOLLOW_UPS)
             self._next_claim = 0.0
@@ -58,6 +64,7 @@ class Idle:
         self._next_claim = self._next_due = float("inf")
 
     def look_now(self) -> None:
+        self.looks += 1
         self._next_claim = 0.0
         self._next_promote = 0.0
 

@@ -180,6 +180,8 @@ class Processor:
             self.queue.signals.subscribe("work", self._on_work)
             self.queue.signals.subscribe("cancel", self._on_cancel)
         try:
+            if limit is not None:
+                await self._reclaim()
             return await self._work(limit)
         finally:
             if reclaiming is not None:
@@ -240,6 +242,7 @@ class Processor:
             if self._outbox or want:
                 if 0 < len(self._outbox) < len(self._inflight) and not self._stopping:
                     await asyncio.sleep(_GATHER_SECONDS)
+                looks = self._idle.looks
                 try:
                     got = await self._cycle(want)
                     failures = 0
@@ -249,22 +252,26 @@ class Processor:
                     continue
                 taken += got
                 if want:
-                    await self._pace(got, want, limit)
+                    await self._pace(got, want, limit, looks)
                 continue
             if self._is_done(limit):
                 return taken
-            await self._sleep()
+            await self._sleep(self._room(limit, taken) > 0)
 
     def _want(self, limit: int | None, taken: int) -> int:
         """How many jobs to claim now."""
         if not self._accepting or not self._idle.may_claim():
             return 0
+        return min(self._room(limit, taken), self.batch_size)
+
+    def _room(self, limit: int | None, taken: int) -> int:
+        """How many jobs could be taken on."""
         room = self.concurrency - len(self._inflight) - len(self._buffer)
         if limit is None:
             room += self._prefetch.size()
         else:
             room = min(room, limit - taken)
-        return max(0, min(room, self.batch_size))
+        return max(0, room)
 
     async def _cycle(self, want: int) -> int:
         """One round trip: record what is over, claim what is free to run."""
@@ -302,7 +309,7 @@ class Processor:
                 self._outbox.put(Released(job_id, lease_id))
         self._suspect = False
 
-    async def _pace(self, got: int, want: int, limit: int | None) -> None:
+    async def _pace(self, got: int, want: int, limit: int | None, looks: int) -> None:
         if got >= want:
             self._idle.busy()
             if self._idle.is_saturated and self._listening_until:
@@ -318,7 +325,7 @@ class Processor:
             # Whoever adds from now on wakes us; what was added before is found by the next claim.
             await self._quietly(self.queue.backend.listen_for("work", self.worker_id, 30))
             self._listening_until = now + 30
-        self._idle.came_short(look_again=first)
+        self._idle.came_short(look_again=first, looks=looks)
 
     async def _quietly(self, operation: Awaitable[None]) -> None:
         try:
@@ -326,8 +333,9 @@ class Processor:
         except StoreUnavailable:
             self._listening_until = 0.0  # polling goes on
 
-    async def _sleep(self) -> None:
-        wait = self._idle.seconds_to_next_claim() if self._accepting else None
+    async def _sleep(self, has_room: bool) -> None:
+        """Until woken: by a signal, by an attempt that is over, or when it is time to claim."""
+        wait = self._idle.seconds_to_next_claim() if has_room and self._accepting else None
         if self._buffer:
             wait = min(1.0 if wait is None else wait, 0.25)
         try:

@@ -555,6 +555,29 @@ async def test_a_processor_runs_once_at_a_time_and_again_after_a_stop(queue: Job
     assert await (await queue.add_job("echo", 5)).result(timeout=20) == 5
 
 
+async def test_a_worker_that_is_full_or_idle_uses_no_processor_time(queue: JobQueue, working: Working) -> None:
+    release = asyncio.Event()
+
+    async def wait(payload: Any) -> None:
+        await release.wait()
+
+    await queue.add_jobs([NewJob("wait")] * 3)
+    for expected in (2, 0):  # two run and one waits; then none is left
+        if not expected:
+            release.set()
+        else:
+            await working(queue, {"wait": wait}, concurrency=2)
+        await until(lambda expected=expected: _running(queue, expected))
+        used, passed = time.process_time(), time.monotonic()
+        await asyncio.sleep(1)
+        assert time.process_time() - used < 0.5 * (time.monotonic() - passed)
+
+
+async def _running(queue: JobQueue, count: int) -> bool:
+    jobs = await queue.get_jobs(status=["pending", "processing"])
+    return [job.status for job in jobs].count("processing") == count and (count > 0 or not jobs)
+
+
 async def _all_done(queue: JobQueue, ids: list[int]) -> bool:
     finished: dict[int, bool] = {}
     for start in range(0, len(ids), 1000):
