@@ -421,7 +421,7 @@ class PostgresBackend:
             done: set[int] = set()
             for cursor in recording:
                 done.update((await cursor.fetchall())[0][0] or ())
-            lost: list[Held] = [(item.id, item.lease_id) for item in outcomes if item.id not in done]
+            lost: list[Held] = [(item.id, item.lease_id) for item in outcomes if item.lease_id not in done]
             next_due = None if promoting is None else (await promoting.fetchall())[0][1]
             jobs = [] if claiming is None else [Claimed(*row) for row in await claiming.fetchall()]
         return Cycle(jobs, lost, next_due)

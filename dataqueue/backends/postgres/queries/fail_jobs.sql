@@ -16,14 +16,14 @@ WITH done AS (
                 %(retries)s::bigint[], %(error_types)s::text[], %(frames)s::text[])
          AS given (id, lease_id, message, reason, retry_ms, error_type, frame)
     WHERE j.id = given.id AND j.lease_id = given.lease_id
-    RETURNING j.id, j.status, j.next_attempt_at, given.message, given.reason
+    RETURNING j.id, given.lease_id, j.status, j.next_attempt_at, given.message, given.reason
 ), logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type, metadata)
     SELECT id, status, jsonb_build_object('message', message, 'failureReason', reason)
         || CASE WHEN next_attempt_at IS NULL THEN '{}' ELSE jsonb_build_object('nextAttemptAt', next_attempt_at) END
     FROM done
 )
-SELECT (SELECT array_agg(id) FROM done),
+SELECT (SELECT array_agg(lease_id) FROM done),
        (SELECT pg_notify('{channel}', 'finished ' ||
             (SELECT string_agg(id::text, ' ') FROM done WHERE next_attempt_at IS NULL))
         WHERE EXISTS (SELECT FROM done WHERE next_attempt_at IS NULL)

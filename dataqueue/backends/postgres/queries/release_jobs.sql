@@ -9,14 +9,14 @@ WITH done AS (
         progress = NULL, lease_id = NULL, locked_at = NULL, locked_by = NULL, cancel_requested_at = NULL
     FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[]) AS given (id, lease_id)
     WHERE j.id = given.id AND j.lease_id = given.lease_id
-    RETURNING j.id, j.status
+    RETURNING j.id, given.lease_id, j.status
 ), logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type, metadata)
     SELECT id, CASE status WHEN 'pending' THEN 'released' ELSE status END,
            jsonb_build_object('worker', %(worker_id)s::text)
     FROM done
 )
-SELECT (SELECT array_agg(id) FROM done),
+SELECT (SELECT array_agg(lease_id) FROM done),
        (SELECT pg_notify('{channel}', 'work')
         WHERE EXISTS (SELECT FROM done)
           AND EXISTS (SELECT FROM {schema}.dataqueue_listeners WHERE topic = 'work' AND until > now()))
