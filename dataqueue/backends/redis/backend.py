@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from redis.exceptions import NoPermissionError, ReadOnlyError
+
 from dataqueue.backends.base import (
     Added,
     Cancelled,
@@ -35,8 +37,9 @@ from dataqueue.backends.redis.heart import RedisHeart
 from dataqueue.backends.redis.layout import (
     LAYOUT,
     REASON_CODES,
-    decode_head,
+    Head,
     key_prefix,
+    pack_held,
     pack_id,
     pack_int,
     unpack_int,
@@ -52,7 +55,7 @@ from dataqueue.backends.redis.records import (
     inverted,
     job_from,
     lease_ms,
-    milliseconds_of,
+    pack_job,
     worker_from,
 )
 from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
@@ -63,7 +66,11 @@ from dataqueue.tls import TLS
 CHUNK = 1000
 """Jobs a script call: more would keep Redis from serving others for too long."""
 
+OUTCOMES = 500
+"""Outcomes a script call, likewise."""
+
 DEFAULT_PREFIX = "dq"
+_REFUSED = ord("0")
 
 
 class RedisBackend:
@@ -99,8 +106,7 @@ class RedisBackend:
         self.client = self._endpoint.make_async()
         try:
             with store_errors(self.location()):
-                stored = await self.client.hsetnx(self.key("m"), "layout", LAYOUT)
-                layout = LAYOUT if stored else int(await self.client.hget(self.key("m"), "layout"))
+                layout = int(await self.client.hget(self.key("m"), "layout") or await self._mark_layout())
             if layout != LAYOUT:
                 raise SchemaError(
                     f"The keys at {self.location()} have layout {layout}; this package needs {LAYOUT}. "
@@ -109,6 +115,13 @@ class RedisBackend:
         except BaseException:
             await self.close()
             raise
+
+    async def _mark_layout(self) -> int:
+        try:
+            await self.client.hsetnx(self.key("m"), "layout", LAYOUT)
+            return int(await self.client.hget(self.key("m"), "layout"))
+        except (NoPermissionError, ReadOnlyError):  # this user, or this replica, only reads
+            return LAYOUT
 
     async def close(self) -> None:
         client, self.client = self.client, None
@@ -153,22 +166,18 @@ class RedisBackend:
             )
 
     async def _add_chunk(self, specs: Sequence[JobSpec]) -> list[Added]:
-        arguments: list[Any] = [len(specs)]
-        for spec in specs:
-            arguments += (
-                spec.job_type,
-                inverted(spec.priority),
-                "" if spec.run_at is None else max(0, milliseconds_of(spec.run_at)),
-                spec.delay_ms,
-                spec.max_attempts,
-                spec.idempotency_key or "",
-                json.dumps({"jobType": spec.job_type}),
-                encode_spec(spec),
-                len(spec.tags or ()),
-                *(spec.tags or ()),
-            )
-        answer = await self.call("add", *arguments)
+        if len(specs) == 1 and (added := await self._add_plain(specs[0])):
+            return [(added, True)]
+        types: dict[str, int] = {}
+        jobs = [pack_job(spec, types.setdefault(spec.job_type, len(types) + 1)) for spec in specs]
+        answer = await self.call("add", len(types), *types, *jobs)
         return [(answer[n], bool(answer[n + 1])) for n in range(0, len(answer), 2)]
+
+    async def _add_plain(self, spec: JobSpec) -> int:
+        """The id of a job without anything special, by a shorter script; 0 if it takes the longer one."""
+        if spec.tags or spec.idempotency_key or spec.delay_ms or spec.run_at is not None:
+            return 0
+        return await self.call("add_one", spec.job_type, inverted(spec.priority), spec.max_attempts, encode_spec(spec))
 
     async def get_job(self, job_id: int) -> Job | None:
         jobs = await self.load([job_id])
@@ -189,8 +198,8 @@ class RedisBackend:
         jobs: list[Job] = []
         for packed, data, spec, output, error in zip(ids, heads, specs, outputs, errors, strict=True):
             if data is not None and spec is not None:
-                head = decode_head(data)
-                job_type = await self.type_name(head.fields["type"])
+                head = Head(data)
+                job_type = await self.type_name(head["type"])
                 jobs.append(job_from(unpack_int(packed), head, spec, job_type, output, error))
         return jobs
 
@@ -217,7 +226,8 @@ class RedisBackend:
             older, data = await pipe.execute()
         if data is None:
             return []
-        return events_from(job_id, (older or b"") + decode_head(data).events)
+        head = Head(data)
+        return events_from(job_id, await self.type_name(head["type"]), (older or b"") + head.events)
 
     async def finished(self, job_ids: Sequence[int]) -> dict[int, bool]:
         ids = [job_id for job_id in job_ids if 0 < job_id < 2**48]
@@ -228,9 +238,9 @@ class RedisBackend:
         known: dict[int, bool] = {}
         for job_id, data in zip(ids, heads, strict=True):
             if data is not None:
-                fields = decode_head(data).fields
-                status = STATUS_NAMES[fields["status"]]
-                known[job_id] = status in ("completed", "cancelled") or (status == "failed" and not fields["next_at"])
+                head = Head(data)
+                status = STATUS_NAMES[head["status"]]
+                known[job_id] = status in ("completed", "cancelled") or (status == "failed" and not head["next_at"])
         return known
 
     async def cancel(self, job_id: int) -> ChangeResult:
@@ -250,9 +260,9 @@ class RedisBackend:
             by_type, oldest = await reading.count(self)
         return Stats(by_type=by_type, oldest_ready_seconds=oldest, workers=await self.list_workers())
 
-    async def doctor(self) -> list[Finding]:
+    async def doctor(self, deep: bool = False) -> list[Finding]:
         with store_errors(self.location()):
-            return await doctor.examine(self)
+            return await doctor.examine(self, deep)
 
     async def now(self) -> int:
         """The store's clock, in milliseconds."""
@@ -295,19 +305,36 @@ class RedisBackend:
         promote: bool,
     ) -> Cycle:
         metadata = json.dumps({"worker": worker_id})
-        arguments: list[Any] = [worker_id, len(outcomes)]
-        for outcome in outcomes:
-            arguments += _outcome_arguments(outcome, metadata)
-        accepted, next_due, *rest = await self.call(
-            "cycle", *arguments, limit, int(promote), metadata, *(job_types if limit else ())
-        )
-        lost = [(item.id, item.lease_id) for item, mark in zip(outcomes, accepted, strict=True) if mark == 48]
+        # Plain completions, which most are, go first and as one value.
+        ordered = sorted(outcomes, key=lambda item: not _is_plain(item)) if len(outcomes) > 1 else outcomes
+        accepted = b""
+        for start in range(0, len(outcomes) - OUTCOMES, OUTCOMES):
+            accepted += (await self._cycle(worker_id, ordered[start : start + OUTCOMES], [], 0, False, metadata))[0]
+        last = ordered[len(accepted) :]
+        marks, next_due, *rest = await self._cycle(worker_id, last, job_types, limit, promote, metadata)
+        accepted += marks
+        lost = [(item.id, item.lease_id) for item, mark in zip(ordered, accepted, strict=True) if mark == _REFUSED]
         jobs: list[Claimed] = []
         for n in range(0, len(rest), 3):
-            head = decode_head(rest[n + 1])
-            job_type = await self.type_name(head.fields["type"])
+            head = Head(rest[n + 1])
+            number = head["type"]
+            job_type = self._type_names.get(number) or await self.type_name(number)
             jobs.append(claimed_from(unpack_int(rest[n]), head, rest[n + 2], job_type))
         return Cycle(jobs, lost, None if next_due < 0 else float(next_due))
+
+    async def _cycle(
+        self,
+        worker_id: str,
+        outcomes: Sequence[Outcome],
+        job_types: Sequence[str],
+        limit: int,
+        promote: bool,
+        metadata: str,
+    ) -> list[Any]:
+        plain = b"".join(pack_held(outcome) for outcome in outcomes if _is_plain(outcome))
+        others = [item for outcome in outcomes if not _is_plain(outcome) for item in _described(outcome, metadata)]
+        types = job_types if limit else ()
+        return await self.call("cycle", worker_id, limit, int(promote), metadata, plain, len(types), *types, *others)
 
     async def list_due_types(self) -> list[str]:
         with store_errors(self.location()):
@@ -330,7 +357,7 @@ class RedisBackend:
             packed = [item[-6:] for item in members]
             heads: list[bytes | None] = await self.client.hmget(self.key("h"), packed) if packed else []
         return [
-            (id_of(member), decode_head(data).fields["lease"])
+            (id_of(member), Head(data)["lease"])
             for member, data in zip(members, heads, strict=True)
             if data is not None
         ]
@@ -368,10 +395,15 @@ def _batches(specs: Iterable[JobSpec]) -> Iterable[list[JobSpec]]:
         yield chunk
 
 
-def _outcome_arguments(outcome: Outcome, metadata: str) -> tuple[Any, ...]:
-    job = pack_id(outcome.id)
+def _is_plain(outcome: Outcome) -> bool:
+    return isinstance(outcome, Completed) and outcome.output is None
+
+
+def _described(outcome: Outcome, metadata: str) -> tuple[Any, ...]:
+    """Kind, id and lease, and three more of its kind."""
+    job = pack_held(outcome)
     if isinstance(outcome, Completed):
-        return ("C", job, outcome.lease_id, "" if outcome.output is None else "1", outcome.output or "", "")
+        return ("C", job, outcome.output or "", "", "")
     if isinstance(outcome, Failed):
         entry = {"message": outcome.message, "failureReason": outcome.reason}
         if outcome.error_type is not None:
@@ -379,7 +411,7 @@ def _outcome_arguments(outcome: Outcome, metadata: str) -> tuple[Any, ...]:
         if outcome.frame is not None:
             entry["frame"] = outcome.frame
         retry = "" if outcome.retry_ms is None else outcome.retry_ms
-        return ("F", job, outcome.lease_id, retry, json.dumps(entry), REASON_CODES[outcome.reason])
+        return ("F", job, retry, json.dumps(entry, ensure_ascii=False), REASON_CODES[outcome.reason])
     if isinstance(outcome, Cancelled):
-        return ("X", job, outcome.lease_id, "", "", "")
-    return ("R", job, outcome.lease_id, metadata, "", "")
+        return ("X", job, "", "", "")
+    return ("R", job, metadata, "", "")

@@ -4,52 +4,76 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Generator
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.exceptions as failures
 
-from dataqueue.backends.redis.layout import CHANNEL, KEYS, lua_prelude
+from dataqueue.backends.redis.layout import CHANNEL, lua_prelude
 from dataqueue.errors import DataQueueError, StoreUnavailable
 
 AnyClient = Any
 """``redis.asyncio.Redis`` or ``RedisCluster``: their stubs have no common base."""
 
 
+class Script(NamedTuple):
+    text: str
+    digest: str
+    keys: tuple[str, ...]
+
+
 @cache
-def script_text(name: str) -> str:
+def script(name: str) -> Script:
+    """A script as the server gets it. Its file begins with its shebang (what it may do when memory is full)
+    and the keys that it uses: only those are sent, and are checked to be of their kind."""
     folder = resources.files("dataqueue.backends.redis.scripts")
-    own = (folder / f"{name}.lua").read_text("utf-8")
-    common = (folder / "_prelude.lua").read_text("utf-8")
-    return f"local CHANNEL = ARGV[1]\n{lua_prelude()}{common}{own}"
-
-
-@cache
-def _digest(name: str) -> str:
-    return hashlib.sha1(script_text(name).encode(), usedforsecurity=False).hexdigest()
+    shebang, keys_line, text = (folder / f"{name}.lua").read_text("utf-8").split("\n", 2)
+    keys = tuple(keys_line.removeprefix("-- KEYS ").split())
+    common = lua_prelude(keys) + (folder / "_prelude.lua").read_text("utf-8")
+    # Each call defines its functions anew, so only those that are used are taken; they use only earlier ones.
+    for block in reversed(common.split("\n\n")):
+        names = re.findall(r"^local (?:function )?(\w+)", block, re.MULTILINE)
+        if any(re.search(rf"\b{name}\b", text) for name in names):
+            text = f"{block}\n{text}"
+    text = f"{shebang}\n{text}"
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), keys)
 
 
 class Scripts:
     """Calls a script by its digest; a server that has forgotten it is given the text again."""
 
     def __init__(self, prefix: str) -> None:
-        self.keys = [f"{prefix}{name}" for name in KEYS]
+        self._prefix = prefix
         self.channel = f"{prefix}{CHANNEL}"
-        self._tail = [len(self.keys), *self.keys, self.channel]
+        self._first_arguments: dict[str, tuple[Any, ...]] = {}
 
     async def call(self, client: AnyClient, name: str, *arguments: Any) -> Any:
+        first = self._first(name)
         try:
-            return await client.evalsha(_digest(name), *self._tail, *arguments)
+            return await client.evalsha(script(name).digest, *first, *arguments)
         except failures.NoScriptError:  # nothing ran
-            return await client.eval(script_text(name), *self._tail, *arguments)
+            return await client.eval(script(name).text, *first, *arguments)
 
     def call_sync(self, client: Any, name: str, *arguments: Any) -> Any:
+        first = self._first(name)
         try:
-            return client.evalsha(_digest(name), *self._tail, *arguments)
+            return client.evalsha(script(name).digest, *first, *arguments)
         except failures.NoScriptError:
-            return client.eval(script_text(name), *self._tail, *arguments)
+            return client.eval(script(name).text, *first, *arguments)
+
+    def _first(self, name: str) -> tuple[Any, ...]:
+        """The number of keys, the keys, the channel."""
+        first = self._first_arguments.get(name)
+        if first is None:
+            keys = [f"{self._prefix}{key}".encode() for key in script(name).keys]
+            first = self._first_arguments[name] = (len(keys), *keys, self.channel.encode())
+        return first
+
+
+_FOR_A_WHILE = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY", "LOADING", "CLUSTERDOWN", "TRYAGAIN")
 
 
 @contextlib.contextmanager
@@ -74,4 +98,8 @@ def store_errors(where: str) -> Generator[None]:
             "operation that was under way may or may not have taken effect."
         ) from error
     except failures.ResponseError as error:
-        raise DataQueueError(f"Redis at {where} refused a script: {error}. Nothing was changed.") from error
+        if str(error).startswith(_FOR_A_WHILE):
+            raise StoreUnavailable(
+                f"Redis at {where} does not take writes now: {error}. Nothing was changed."
+            ) from error
+        raise DataQueueError(f"Redis at {where} refused a command: {error}. Nothing was changed.") from error

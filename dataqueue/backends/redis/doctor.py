@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dataqueue.backends.redis.backend import RedisBackend
 
 
-async def examine(backend: RedisBackend) -> list[Finding]:
+async def examine(backend: RedisBackend, deep: bool = False) -> list[Finding]:
     """All checks; one that is not allowed here says so instead of hiding the others."""
     info = await _info(backend)
     findings = [_server(backend, info)]

@@ -12,6 +12,9 @@ from dataqueue.backends.redis.call import Scripts, store_errors
 from dataqueue.backends.redis.layout import pack_id
 from dataqueue.backends.redis.records import encode_worker, lease_ms
 
+_PIECE = 1000
+"""Jobs asked about in one script call: Redis serves nobody else meanwhile."""
+
 
 class RedisHeart:
     """One client, made at the first beat and anew after a failure."""
@@ -23,14 +26,16 @@ class RedisHeart:
         self._client: Any = None
 
     def beat(self, worker: WorkerInfo, held: Sequence[Held]) -> Pulse:
-        arguments: list[Any] = [worker.id, encode_worker(worker), lease_ms(worker)]
-        for job_id, lease_id in held:
-            arguments += (pack_id(job_id), lease_id)
+        answer: list[int] = []
         with store_errors(self._where):
             try:
                 if self._client is None:
                     self._client = self._make_client()
-                answer = self._scripts.call_sync(self._client, "beat", *arguments)
+                for start in range(0, max(1, len(held)), _PIECE):  # at least once: the lease is renewed
+                    arguments: list[Any] = [worker.id, encode_worker(worker), lease_ms(worker)]
+                    for job_id, lease_id in held[start : start + _PIECE]:
+                        arguments += (pack_id(job_id), lease_id)
+                    answer += self._scripts.call_sync(self._client, "beat", *arguments)
             except (RedisError, OSError):
                 self.close()
                 raise

@@ -7,7 +7,7 @@ number is constant; jobs, types and tags are fields and members inside them:
  key  kind   content
 ====  =====  ===================================================================================
  m    hash   counters ``id``, ``lease``, ``type``, ``event``; ``layout`` version
- h    hash   id6 → head: the fields below, then the worker's name, then the events
+ h    hash   id6 → head: the fields below, length2 and name of the worker, then the events
  s    hash   id6 → spec: JSON of the options that never change, a newline, the payload's JSON
  o    hash   id6 → output (JSON)
  er   hash   id6 → error history: JSON lines
@@ -33,12 +33,17 @@ so ranges are exact for every priority, millisecond and id. Priorities are store
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
+
+from dataqueue.backends.base import Outcome
 
 KEYS: Final = (
     "m", "h", "s", "o", "er", "ev", "rd", "dl", "ix", "tg", "id", "ty", "tn", "wk", "wl", "ls", "lw", "lf",
 )  # fmt: skip
+SORTED_SETS: Final = frozenset({"rd", "dl", "ix", "tg", "wl", "ls", "lw", "lf"})
+"""All other keys are hashes."""
 CHANNEL: Final = "sig"
 LAYOUT: Final = 1
 
@@ -55,6 +60,8 @@ EVENT_CODES: Final = {
     "released": 8,
 }
 NO_PROGRESS: Final = 255
+NEVER: Final = 2**48 - 1
+"""Later than every time."""
 
 HEAD: Final = (
     ("status", 1),
@@ -95,65 +102,102 @@ def pack_id(job_id: int) -> bytes:
     return job_id.to_bytes(6, "big")
 
 
+def pack_held(job: Outcome) -> bytes:
+    """Id and lease."""
+    return (job.id << 48 | job.lease_id).to_bytes(12, "big")
+
+
 def unpack_int(data: bytes) -> int:
     return int.from_bytes(data, "big")
 
 
-@dataclass(slots=True)
+_SLICES: Final[dict[str, slice]] = {}
+for _at, (_name, _size) in zip(accumulate((size for _, size in HEAD), initial=0), HEAD, strict=False):
+    _SLICES[_name] = slice(_at, _at + _size)
+
+
 class Head:
-    """A decoded head."""
+    """A head; its fields are decoded when they are asked for: most readers want a few."""
 
-    fields: dict[str, int]
-    worker: str | None
-    events: bytes
+    __slots__ = ("data",)
 
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
-def decode_head(data: bytes) -> Head:
-    fields: dict[str, int] = {}
-    at = 0
-    for name, size in HEAD:
-        fields[name] = int.from_bytes(data[at : at + size], "big")
-        at += size
-    length = data[at]
-    worker = data[at + 1 : at + 1 + length].decode() if length else None
-    return Head(fields, worker, data[at + 1 + length :])
+    def __getitem__(self, field: str) -> int:
+        return int.from_bytes(self.data[_SLICES[field]], "big")
+
+    @property
+    def worker(self) -> str | None:
+        return self.data[HEAD_BYTES + 2 : self._events_at()].decode() or None
+
+    @property
+    def events(self) -> bytes:
+        return self.data[self._events_at() :]
+
+    def _events_at(self) -> int:
+        return HEAD_BYTES + 2 + int.from_bytes(self.data[HEAD_BYTES : HEAD_BYTES + 2], "big")
 
 
 def decode_events(log: bytes) -> list[tuple[int, int, bytes]]:
-    """``(kind, ms, metadata JSON)`` of each event: kind1 time6 length2 metadata."""
+    """``(kind, ms, metadata JSON)`` of each event: kind1 time6 length3 metadata."""
     events: list[tuple[int, int, bytes]] = []
     at = 0
     while at < len(log):
-        length = int.from_bytes(log[at + 7 : at + 9], "big")
-        events.append((log[at], int.from_bytes(log[at + 1 : at + 7], "big"), log[at + 9 : at + 9 + length]))
-        at += 9 + length
+        length = int.from_bytes(log[at + 7 : at + 10], "big")
+        events.append((log[at], int.from_bytes(log[at + 1 : at + 7], "big"), log[at + 10 : at + 10 + length]))
+        at += 10 + length
     return events
 
 
-def lua_prelude() -> str:
-    """The same description as Lua: key names, codes, and the codec of the head."""
-    keys = "\n".join(f"local K_{name} = KEYS[{number}]" for number, name in enumerate(KEYS, 1))
+def lua_prelude(names: Sequence[str]) -> str:
+    """The same description as Lua: key names, codes, and the codec of the head, in blocks with an empty line between
+    them. ``names``: the script's keys."""
+    keys = "\n".join(f"local K_{name} = KEYS[{number}]" for number, name in enumerate(names, 1))
+    probes = ", ".join(f"'{'ZCARD' if name in SORTED_SETS else 'HLEN'}', K_{name}" for name in names)
     codes = "\n".join(
         f"local {prefix}_{name.upper()} = {code}"
         for prefix, table in (("S", STATUS_CODES), ("E", EVENT_CODES))
         for name, code in table.items()
     )
-    names = ", ".join(f"h.{name}" for name, _ in HEAD)
-    form = ">" + "".join(f"I{size}" for _, size in HEAD)
+    fields = [name for name, _ in HEAD]
+    form = ">" + "".join(f"I{size}" for _, size in HEAD) + "I2"
+    fresh = {"status": "S_PENDING", "progress": NO_PROGRESS, "type": "type", "max": "max", "prio": "prio"}
+    fresh |= {"run_at": "due", "created": "now", "updated": "now"}
     return f"""
+local CHANNEL = ARGV[1]
 {keys}
 {codes}
 local R_WORKER_LOST = {REASON_CODES["worker_lost"]}
 local NO_PROGRESS = {NO_PROGRESS}
+local NEVER = {NEVER}
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- A key of a wrong kind would stop a script half-way: find out before the first write.
+local function probe()
+  local probes = {{ {probes} }}
+  for n = 1, #probes, 2 do
+    if type(redis.pcall(probes[n], probes[n + 1])) == 'table' then
+      return redis.error_reply('WRONGKEY ' .. probes[n + 1] .. ' is a ' .. redis.call('TYPE', probes[n + 1]).ok)
+    end
+  end
+  return nil
+end
+
 local function decode(data)
-  local h, at = {{}}
-  {names}, at = struct.unpack('{form}', data)
-  local length = string.byte(data, at)
-  h.worker = string.sub(data, at + 1, at + length)
-  h.events = string.sub(data, at + 1 + length)
-  return h
+  local {", ".join(fields)}, length, at = struct.unpack('{form}', data)
+  return {{ {", ".join(f"{name} = {name}" for name in fields)},
+    worker = string.sub(data, at, at + length - 1), events = string.sub(data, at + length) }}
 end
+
 local function encode(h)
-  return struct.pack('{form}', {names}) .. string.char(#h.worker) .. h.worker .. h.events
+  return struct.pack('{form}', {", ".join(f"h.{name}" for name in fields)}, #h.worker) .. h.worker .. h.events
 end
+
+-- The head of a job that was just added, with its event.
+local function fresh_head(type, prio, max, due)
+  return struct.pack('{form}I1I6I3', {", ".join(str(fresh.get(name, 0)) for name in fields)}, 0, E_ADDED, now, 0)
+end
+
 """

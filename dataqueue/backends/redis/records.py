@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dataqueue.backends.base import Claimed, WorkerInfo, WorkerRecord
 from dataqueue.backends.redis.layout import (
     EVENT_CODES,
+    NEVER,
     NO_PROGRESS,
     REASON_CODES,
     STATUS_CODES,
@@ -56,6 +58,19 @@ def encode_spec(spec: JobSpec) -> bytes:
     return f"{text}\n{spec.payload}".encode()
 
 
+_JOB = struct.Struct(">HHIQQH")
+
+
+def pack_job(spec: JobSpec, type_index: int) -> bytes:
+    """A new job as one argument of the script: each argument has its price in the client and in Lua."""
+    run_at = NEVER if spec.run_at is None else max(0, milliseconds_of(spec.run_at))
+    texts = b""
+    if spec.idempotency_key or spec.tags:
+        texts = "\0".join((spec.idempotency_key or "", *(spec.tags or ()), "")).encode()
+    fixed = _JOB.pack(type_index, spec.max_attempts, inverted(spec.priority), run_at, spec.delay_ms, len(texts))
+    return fixed + texts + encode_spec(spec)
+
+
 def decode_spec(data: bytes) -> tuple[dict[str, Any], str]:
     options, _, payload = data.partition(b"\n")
     return (json.loads(options) if options else _NOTHING), payload.decode()
@@ -67,35 +82,34 @@ def inverted(priority: int) -> int:
 
 def job_from(job_id: int, head: Head, spec: bytes, job_type: str, output: bytes | None, errors: bytes | None) -> Job:
     options, payload = decode_spec(spec)
-    fields = head.fields
     timeout = options.get("timeout")
     return Job(
         id=job_id,
         job_type=job_type,
         payload=json.loads(payload),
-        status=STATUS_NAMES[fields["status"]],
-        priority=inverted(fields["prio"]),
-        created_at=moment(fields["created"]),
-        updated_at=moment(fields["updated"]),
-        run_at=moment(fields["run_at"]),
-        attempts=fields["attempts"],
-        max_attempts=fields["max"],
-        next_attempt_at=moment_or_none(fields["next_at"]),
-        started_at=moment_or_none(fields["started"]),
-        completed_at=moment_or_none(fields["completed"]),
-        last_failed_at=moment_or_none(fields["failed"]),
-        last_retried_at=moment_or_none(fields["retried"]),
-        last_cancelled_at=moment_or_none(fields["cancelled"]),
-        locked_at=moment_or_none(fields["locked"]),
+        status=STATUS_NAMES[head["status"]],
+        priority=inverted(head["prio"]),
+        created_at=moment(head["created"]),
+        updated_at=moment(head["updated"]),
+        run_at=moment(head["run_at"]),
+        attempts=head["attempts"],
+        max_attempts=head["max"],
+        next_attempt_at=moment_or_none(head["next_at"]),
+        started_at=moment_or_none(head["started"]),
+        completed_at=moment_or_none(head["completed"]),
+        last_failed_at=moment_or_none(head["failed"]),
+        last_retried_at=moment_or_none(head["retried"]),
+        last_cancelled_at=moment_or_none(head["cancelled"]),
+        locked_at=moment_or_none(head["locked"]),
         locked_by=head.worker,
-        cancel_requested_at=moment_or_none(fields["cancel_req"]),
-        failure_reason=_REASON_NAMES[fields["reason"]],
+        cancel_requested_at=moment_or_none(head["cancel_req"]),
+        failure_reason=_REASON_NAMES[head["reason"]],
         error_history=tuple(_error(line) for line in (errors or b"").splitlines()),
         timeout=None if timeout is None else timedelta(milliseconds=timeout),
         tags=tuple(options.get("tags", ())),
         idempotency_key=options.get("key"),
         retry=RetryPolicy(*options["retry"]) if "retry" in options else RetryPolicy(),
-        progress=None if fields["progress"] == NO_PROGRESS else fields["progress"],
+        progress=None if head["progress"] == NO_PROGRESS else head["progress"],
         output=None if output is None else json.loads(output),
     )
 
@@ -108,32 +122,37 @@ def _error(line: bytes) -> ErrorEntry:
 
 def claimed_from(job_id: int, head: Head, spec: bytes, job_type: str) -> Claimed:
     options, payload = decode_spec(spec)
-    fields = head.fields
     retry = options.get("retry", (None, None, None))
     return Claimed(
         job_id,
-        fields["lease"],
+        head["lease"],
         job_type,
         payload,
-        fields["attempts"],
-        fields["max"],
-        inverted(fields["prio"]),
+        head["attempts"],
+        head["max"],
+        inverted(head["prio"]),
         options.get("timeout"),
         retry[0],
         retry[1],
         retry[2],
         options.get("tags"),
-        moment(fields["created"]),
-        moment(fields["run_at"]),
+        moment(head["created"]),
+        moment(head["run_at"]),
     )
 
 
-def events_from(job_id: int, log: bytes) -> list[JobEvent]:
-    """Ids count from 1 within the job: a job's events are one log."""
-    return [
-        JobEvent(number, job_id, _EVENT_NAMES[kind], moment(at), json.loads(metadata) if metadata else None)
-        for number, (kind, at, metadata) in enumerate(decode_events(log), 1)
-    ]
+def events_from(job_id: int, job_type: str, log: bytes) -> list[JobEvent]:
+    """Ids count from 1 within the job: a job's events are one log. What ``added`` says is not stored with it."""
+    events: list[JobEvent] = []
+    for number, (kind, at, metadata) in enumerate(decode_events(log), 1):
+        name = _EVENT_NAMES[kind]
+        told: dict[str, Any] | None = {"jobType": job_type} if name == "added" else None
+        if metadata:
+            told = json.loads(metadata)
+        if told and "nextAttemptAt" in told:
+            told["nextAttemptAt"] = moment(told["nextAttemptAt"]).isoformat()
+        events.append(JobEvent(number, job_id, name, moment(at), told))
+    return events
 
 
 def encode_worker(worker: WorkerInfo) -> str:

@@ -1,12 +1,14 @@
 -- Common to all scripts. Each reads and checks first and writes afterwards: Lua has no rollback.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local SPILL = 2000
 
 local function pack6(number) return struct.pack('>I6', number) end
 
+local function name_of(id) return string.format('%.0f', (struct.unpack('>I6', id))) end
+
 local function ready_member(h, id, due) return struct.pack('>I2I4I6', h.type, h.prio, due) .. id end
+
 local function delayed_member(h, id, due) return struct.pack('>I6I2I4', due, h.type, h.prio) .. id end
+
 local function index_member(h, id) return struct.pack('>I2I1', h.type, h.status) .. id end
 
 -- When the job may run next, nil if not by itself.
@@ -18,44 +20,72 @@ local function due_of(h)
 end
 
 local function log_event(h, id, kind, metadata)
-  h.events = h.events .. struct.pack('>I1I6I2', kind, now, #metadata) .. metadata
+  h.events = h.events .. struct.pack('>I1I6I3', kind, now, #metadata) .. metadata
   if #h.events > SPILL then
     redis.call('HSET', K_ev, id, (redis.call('HGET', K_ev, id) or '') .. h.events)
     h.events = ''
   end
 end
 
+-- One command for many values, in pieces that Lua's stack can hold (an even number: pairs stay together).
+local function in_pieces(command, key, values)
+  for n = 1, #values, 4000 do
+    redis.call(command, key, unpack(values, n, math.min(n + 3999, #values)))
+  end
+end
+
+-- Changes of many jobs, gathered here and made by flush() with one command a structure.
+local gone = { ix = {}, ls = {}, rd = {}, dl = {} }
+local put = { h = {}, ix = {}, ls = {}, rd = {}, dl = {} }
+
+local function push(list, a, b)
+  local n = #list
+  list[n + 1], list[n + 2] = a, b
+end
+
 -- Take the job out of the structures of its present state ...
 local function unlink(h, id)
-  redis.call('ZREM', K_ix, index_member(h, id))
+  push(gone.ix, index_member(h, id))
   if h.status == S_PROCESSING then
-    redis.call('ZREM', K_ls, h.worker .. '\0' .. id)
+    push(gone.ls, h.worker .. '\0' .. id)
   else
     local due = due_of(h)
     if due then
-      redis.call('ZREM', K_rd, ready_member(h, id, due))
-      redis.call('ZREM', K_dl, delayed_member(h, id, due))
+      push(gone.rd, ready_member(h, id, due))
+      push(gone.dl, delayed_member(h, id, due))
     end
   end
 end
 
--- ... and into those of its new one. Returns true if it is ready now.
+-- ... and into those of its new one.
 local function link(h, id)
   h.updated = now
-  redis.call('HSET', K_h, id, encode(h))
-  redis.call('ZADD', K_ix, 0, index_member(h, id))
+  push(put.h, id, encode(h))
+  push(put.ix, 0, index_member(h, id))
   if h.status == S_PROCESSING then
-    redis.call('ZADD', K_ls, 0, h.worker .. '\0' .. id)
-    return false
+    push(put.ls, 0, h.worker .. '\0' .. id)
+  else
+    local due = due_of(h)
+    if due and due <= now then
+      push(put.rd, 0, ready_member(h, id, due))
+    elseif due then
+      push(put.dl, 0, delayed_member(h, id, due))
+    end
   end
-  local due = due_of(h)
-  if not due then return false end
-  if due <= now then
-    redis.call('ZADD', K_rd, 0, ready_member(h, id, due))
-    return true
-  end
-  redis.call('ZADD', K_dl, 0, delayed_member(h, id, due))
-  return false
+end
+
+local function flush()
+  in_pieces('ZREM', K_ix, gone.ix)
+  in_pieces('ZREM', K_ls, gone.ls)
+  in_pieces('ZREM', K_rd, gone.rd)
+  in_pieces('ZREM', K_dl, gone.dl)
+  in_pieces('HSET', K_h, put.h)
+  in_pieces('ZADD', K_ix, put.ix)
+  in_pieces('ZADD', K_ls, put.ls)
+  in_pieces('ZADD', K_rd, put.rd)
+  in_pieces('ZADD', K_dl, put.dl)
+  gone = { ix = {}, ls = {}, rd = {}, dl = {} }
+  put = { h = {}, ix = {}, ls = {}, rd = {}, dl = {} }
 end
 
 local function release_lease(h)
@@ -63,7 +93,7 @@ local function release_lease(h)
 end
 
 local function add_error(id, entry)
-  redis.call('HSET', K_er, id, (redis.call('HGET', K_er, id) or '') .. entry .. '\n')
+  redis.call('HSET', K_er, id, (redis.call('HGET', K_er, id) or '') .. string.format('%.0f ', now) .. entry .. '\n')
 end
 
 -- Wake whoever sleeps beyond this moment. Nobody is told while nobody asks to be.
@@ -79,30 +109,21 @@ local function tell_finished(ids)
   local last = redis.call('ZREVRANGE', K_lf, 0, 0, 'WITHSCORES')
   if last[2] and tonumber(last[2]) > now then
     local names = {}
-    for i, id in ipairs(ids) do names[i] = string.format('%.0f', (struct.unpack('>I6', id))) end
+    for i, id in ipairs(ids) do names[i] = name_of(id) end
     redis.call('PUBLISH', CHANNEL, 'finished ' .. table.concat(names, ' '))
   end
 end
 
+local function is_held(h, lease) return h and h.status == S_PROCESSING and h.lease == lease end
+
 -- The head of a job if this lease holds on it.
 local function held_by_lease(id, lease)
   local data = redis.call('HGET', K_h, id)
-  if not data then return nil end
-  local h = decode(data)
-  if h.status ~= S_PROCESSING or h.lease ~= lease then return nil end
-  return h
+  local h = data and decode(data)
+  return is_held(h, lease) and h or nil
 end
 
--- A key of a wrong kind would stop a script half-way: find out before the first write.
-local function probe()
-  for _, pair in ipairs({
-    { K_m, 'hash' }, { K_h, 'hash' }, { K_s, 'hash' }, { K_o, 'hash' }, { K_er, 'hash' }, { K_ev, 'hash' },
-    { K_rd, 'zset' }, { K_dl, 'zset' }, { K_ix, 'zset' }, { K_tg, 'zset' }, { K_id, 'hash' }, { K_ty, 'hash' },
-    { K_tn, 'hash' }, { K_wk, 'hash' }, { K_wl, 'zset' }, { K_ls, 'zset' }, { K_lw, 'zset' }, { K_lf, 'zset' } }) do
-    local kind = redis.call('TYPE', pair[1]).ok
-    if kind ~= 'none' and kind ~= pair[2] then
-      return redis.error_reply('WRONGKEY ' .. pair[1] .. ' is a ' .. kind .. ', not a ' .. pair[2])
-    end
-  end
-  return nil
+-- Some of what a worker holds, as the store sees it.
+local function held_members(worker, most)
+  return redis.call('ZRANGEBYLEX', K_ls, '[' .. worker .. '\0', '(' .. worker .. '\1', 'LIMIT', 0, most)
 end

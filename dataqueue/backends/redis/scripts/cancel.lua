@@ -1,3 +1,5 @@
+#!lua flags=allow-oom
+-- KEYS h ev rd dl ix ls lf
 -- Cancel what has not begun; ask the worker where it runs. ARGV: channel, id6.
 local bad = probe()
 if bad then return bad end
@@ -5,13 +7,12 @@ local id = ARGV[2]
 local data = redis.call('HGET', K_h, id)
 if not data then return 'missing' end
 local h = decode(data)
-local name = string.format('%.0f', (struct.unpack('>I6', id)))
 if h.status == S_PROCESSING then
   if h.cancel_req == 0 then
     h.cancel_req, h.updated = now, now
     redis.call('HSET', K_h, id, encode(h))
   end
-  redis.call('PUBLISH', CHANNEL, 'cancel ' .. name)
+  redis.call('PUBLISH', CHANNEL, 'cancel ' .. name_of(id))
   return 'requested'
 end
 if h.status == S_PENDING or h.status == S_WAITING or (h.status == S_FAILED and h.next_at > 0) then
@@ -19,6 +20,7 @@ if h.status == S_PENDING or h.status == S_WAITING or (h.status == S_FAILED and h
   h.status, h.cancelled, h.next_at = S_CANCELLED, now, 0
   log_event(h, id, E_CANCELLED, '')
   link(h, id)
+  flush()
   tell_finished({ id })
   return 'changed'
 end

@@ -1,106 +1,123 @@
--- Record outcomes, then promote and claim. ARGV: channel, worker, outcome count, then six for each outcome
--- (kind, id6, lease, and three more), then limit, promote (0/1), metadata of 'processing', and the claimable types' names.
+#!lua flags=allow-oom
+-- KEYS m h s o er ev rd dl ix ty ls lw lf
+-- Record outcomes, then promote and claim. ARGV: channel, worker, limit, promote (0/1), metadata of 'processing',
+-- completed jobs without output (id6 lease6 of each, in one value), number of claimable types, their names, and five
+-- for each other outcome: kind, id6 lease6, and three more.
 -- Returns accepted (a string of 0 and 1), ms until the next due job or -1, and id6, head, spec of each claimed job.
 local bad = probe()
 if bad then return bad end
-local worker, count = ARGV[2], tonumber(ARGV[3])
-local at = 3
-local accepted, finished, wake = {}, {}, false
-for n = 1, count do
-  local kind, id, lease = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
-  local a, b, c = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
-  at = at + 6
-  local h = held_by_lease(id, lease)
-  accepted[n] = h and '1' or '0'
-  if h then
-    unlink(h, id) -- first on purpose: removing is allowed when memory is full, and makes room
-    local asked = h.cancel_req > 0
-    if kind == 'C' then
-      h.status, h.completed, h.reason, h.next_at = S_COMPLETED, now, 0, 0
-      if a == '1' then redis.call('HSET', K_o, id, b) end
-      log_event(h, id, E_COMPLETED, '')
-      finished[#finished + 1] = id
-    elseif kind == 'F' then
-      h.status, h.failed, h.reason = S_FAILED, now, tonumber(c)
-      h.next_at = a ~= '' and now + tonumber(a) or 0
-      redis.call('HDEL', K_o, id)
-      add_error(id, string.format('%.0f ', now) .. b)
-      if asked then
-        h.status, h.cancelled, h.next_at = S_CANCELLED, now, 0
-        log_event(h, id, E_CANCELLED, b)
-      else
-        log_event(h, id, E_FAILED, b)
-      end
-      if h.next_at == 0 then finished[#finished + 1] = id end
-    elseif kind == 'X' or asked then
+local worker, limit, promote, metadata, plain = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5], ARGV[6]
+local last_type = 7 + tonumber(ARGV[7])
+local accepted, finished, outputs, no_outputs, wake = {}, {}, {}, {}, false
+
+local function settle(h, id, kind, a, b, c)
+  unlink(h, id)
+  if kind == 'C' then
+    h.status, h.completed, h.reason, h.next_at = S_COMPLETED, now, 0, 0
+    if a ~= '' then push(outputs, id, a) end
+    log_event(h, id, E_COMPLETED, '')
+  else
+    no_outputs[#no_outputs + 1] = id
+    if kind == 'F' then
+      h.failed, h.reason = now, tonumber(c)
+      add_error(id, b)
+    end
+    if kind == 'X' or h.cancel_req > 0 then
       h.status, h.cancelled, h.next_at = S_CANCELLED, now, 0
-      redis.call('HDEL', K_o, id)
-      log_event(h, id, E_CANCELLED, '')
-      finished[#finished + 1] = id
+      log_event(h, id, E_CANCELLED, b)
+    elseif kind == 'F' then
+      h.status, h.next_at = S_FAILED, a ~= '' and now + tonumber(a) or 0
+      local told = b -- JSON, with one more field if there is more to tell
+      if h.next_at > 0 then told = string.sub(b, 1, -2) .. string.format(', "nextAttemptAt": %.0f}', h.next_at) end
+      log_event(h, id, E_FAILED, told)
     else
-      h.status, h.next_at, h.progress = S_PENDING, 0, NO_PROGRESS
-      h.attempts = math.max(h.attempts - 1, 0)
-      redis.call('HDEL', K_o, id)
+      h.status, h.next_at, h.progress, h.attempts = S_PENDING, 0, NO_PROGRESS, math.max(h.attempts - 1, 0)
       log_event(h, id, E_RELEASED, a)
       wake = true
     end
-    release_lease(h)
-    link(h, id)
   end
+  if h.status ~= S_PENDING and h.next_at == 0 then finished[#finished + 1] = id end
+  release_lease(h)
+  link(h, id)
 end
-tell_finished(finished)
 
-local limit, promote, metadata = tonumber(ARGV[at + 1]), ARGV[at + 2] == '1', ARGV[at + 3]
-at = at + 3
+local ids, leases, seen = {}, {}, {}
+for at = 1, #plain, 12 do
+  push(ids, string.sub(plain, at, at + 5))
+  push(leases, (struct.unpack('>I6', plain, at + 6)))
+end
+local plain_count = #ids
+for n = last_type + 2, #ARGV, 5 do
+  push(ids, string.sub(ARGV[n], 1, 6))
+  push(leases, (struct.unpack('>I6', ARGV[n], 7)))
+end
+if #ids > 0 then
+  local heads = redis.call('HMGET', K_h, unpack(ids))
+  for n, id in ipairs(ids) do
+    local h = seen[id] or heads[n] and decode(heads[n])
+    if not is_held(h, leases[n]) then
+      accepted[n] = '0'
+    else
+      seen[id], accepted[n] = h, '1'
+      local at = last_type + 5 * (n - plain_count) - 4
+      if n <= plain_count then
+        settle(h, id, 'C', '')
+      else
+        settle(h, id, ARGV[at], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+      end
+    end
+  end
+  in_pieces('HSET', K_o, outputs)
+  in_pieces('HDEL', K_o, no_outputs)
+  flush()
+  tell_finished(finished)
+end
+
 local next_due = -1
 if promote then
-  -- Members begin with the due time, so what has fallen due stands first.
-  local due = redis.call('ZRANGEBYLEX', K_dl, '-', '[' .. pack6(now) .. string.rep('\255', 12), 'LIMIT', 0, 1000)
-  if #due > 0 then
-    local ready = {}
+  -- Members begin with the due time, so what has fallen due stands first. In pieces, and not for ever.
+  for _ = 1, 5 do
+    local due = redis.call('ZRANGEBYLEX', K_dl, '-', '[' .. pack6(now) .. string.rep('\255', 12), 'LIMIT', 0, 1000)
+    if #due == 0 then break end
     for _, member in ipairs(due) do
-      ready[#ready + 1] = 0
-      ready[#ready + 1] = string.sub(member, 7, 12) .. string.sub(member, 1, 6) .. string.sub(member, 13)
+      push(put.rd, 0, string.sub(member, 7, 12) .. string.sub(member, 1, 6) .. string.sub(member, 13))
     end
-    redis.call('ZREM', K_dl, unpack(due))
-    redis.call('ZADD', K_rd, unpack(ready))
+    gone.dl = due
+    flush()
   end
   local first = redis.call('ZRANGE', K_dl, 0, 0)[1]
   if first then next_due = math.max(0, (struct.unpack('>I6', first)) - now) end
 end
 
--- The heads of each type's line, refilled as they are used up; the best of them is taken.
-local lines = {}
-if limit > 0 then
-  local types = #ARGV - at
-  local chunk = types == 1 and limit or math.ceil(limit / types) + 2
-  for n = at + 1, #ARGV do
-    local number = redis.call('HGET', K_ty, ARGV[n])
+local answer = { table.concat(accepted), next_due }
+-- The ready line of each type, read a page at a time; the best of their heads is next.
+local lines, chunk = {}, limit
+if limit > 0 and last_type > 7 then
+  for _, number in ipairs(redis.call('HMGET', K_ty, unpack(ARGV, 8, last_type))) do
     if number then
-      lines[#lines + 1] = { low = '[' .. struct.pack('>I2', number), high = '(' .. struct.pack('>I2', number + 1), next = 1, items = {} }
+      push(lines, { low = '[' .. struct.pack('>I2', number), high = '(' .. struct.pack('>I2', number + 1), next = 1, items = {} })
     end
   end
-  local function refill(line)
-    line.items = redis.call('ZRANGEBYLEX', K_rd, line.low, line.high, 'LIMIT', 0, chunk)
-    line.next = 1
-    local last = line.items[#line.items]
-    if last then line.low = '(' .. last end
-  end
-  local function look(line)
-    if line.next > #line.items then
-      if #line.items > 0 and #line.items < chunk then
-        line.items, line.next = {}, 1 -- the last page was not full: nothing follows
-      else
-        refill(line)
-      end
-    end
-    line.member = line.items[line.next]
-    line.prio = nil
-    if line.member then line.prio, line.due, line.id = struct.unpack('>I4I6I6', line.member, 3) end
-  end
-  for _, line in ipairs(lines) do look(line) end
+  if #lines > 1 then chunk = math.ceil(limit / #lines) + 2 end
+end
+
+local function refill(line, most)
+  line.items, line.next = redis.call('ZRANGEBYLEX', K_rd, line.low, line.high, 'LIMIT', 0, most), 1
+  local last = line.items[#line.items]
+  if last then line.low = '(' .. last end
+  return line.items
+end
+
+local function look(line)
+  if line.next > #line.items then refill(line, chunk) end
+  line.prio, line.member = nil, line.items[line.next]
+  if line.member then line.prio, line.due, line.id = struct.unpack('>I4I6I6', line.member, 3) end
+end
+
+local function pick(most)
+  if #lines == 1 then return refill(lines[1], most) end
   local picked = {}
-  while #picked < limit do
+  while #picked < most do
     local best = nil
     for _, line in ipairs(lines) do
       if line.prio and (not best or line.prio < best.prio or (line.prio == best.prio and
@@ -111,47 +128,42 @@ if limit > 0 then
     best.next = best.next + 1
     look(best)
   end
+  return picked
+end
 
-  local answer = { table.concat(accepted), next_due }
-  if #picked > 0 then
-    if not redis.call('ZSCORE', K_wl, worker) then redis.call('ZADD', K_wl, now, worker) end
-    local ids = {}
-    for n, member in ipairs(picked) do ids[n] = string.sub(member, 13) end
-    local heads, specs = redis.call('HMGET', K_h, unpack(ids)), redis.call('HMGET', K_s, unpack(ids))
-    local lease = redis.call('HINCRBY', K_m, 'lease', #picked) - #picked
-    redis.call('ZREM', K_rd, unpack(picked))
-    local gone, put, index, held = {}, {}, {}, {}
-    for n, id in ipairs(ids) do
-      local h = heads[n] and specs[n] and decode(heads[n])
-      if h and (h.status == S_PENDING or h.status == S_FAILED) then -- else a ghost: dropped, not in the way
-        gone[#gone + 1] = index_member(h, id)
-        if h.attempts > 0 then h.retried = now end
-        if h.progress ~= NO_PROGRESS or h.attempts > 0 then redis.call('HDEL', K_o, id) end
-        h.status, h.attempts, h.lease, h.worker = S_PROCESSING, h.attempts + 1, lease + n, worker
-        h.locked, h.updated, h.progress, h.cancel_req = now, now, NO_PROGRESS, 0
-        if h.started == 0 then h.started = now end
-        log_event(h, id, E_PROCESSING, metadata)
-        local data = encode(h)
-        put[#put + 1] = id
-        put[#put + 1] = data
-        index[#index + 1] = 0
-        index[#index + 1] = index_member(h, id)
-        held[#held + 1] = 0
-        held[#held + 1] = worker .. '\0' .. id
-        answer[#answer + 1] = id
-        answer[#answer + 1] = data
-        answer[#answer + 1] = specs[n]
+if #lines > 1 then
+  for _, line in ipairs(lines) do look(line) end
+end
+local left, lease, old_outputs = limit, nil, {}
+for _ = 1, #lines > 0 and 20 or 0 do -- more than once only where members were left of jobs that are gone
+  local picked, ids = pick(left), {}
+  if #picked == 0 then break end
+  for n, member in ipairs(picked) do ids[n] = string.sub(member, 13) end
+  local heads, specs = redis.call('HMGET', K_h, unpack(ids)), redis.call('HMGET', K_s, unpack(ids))
+  lease = lease or redis.call('HINCRBY', K_m, 'lease', limit) - limit
+  for n, id in ipairs(ids) do
+    local h = heads[n] and specs[n] and decode(heads[n])
+    local due = h and due_of(h)
+    if due and ready_member(h, id, due) == picked[n] then
+      push(gone.ix, index_member(h, id))
+      if h.attempts > 0 then
+        h.retried = now
+        old_outputs[#old_outputs + 1] = id
       end
-    end
-    if #put > 0 then
-      redis.call('ZREM', K_ix, unpack(gone))
-      redis.call('HSET', K_h, unpack(put))
-      redis.call('ZADD', K_ix, unpack(index))
-      redis.call('ZADD', K_ls, unpack(held))
+      left, lease = left - 1, lease + 1
+      h.status, h.attempts, h.lease, h.worker = S_PROCESSING, h.attempts + 1, lease, worker
+      h.locked, h.progress, h.cancel_req = now, NO_PROGRESS, 0
+      if h.started == 0 then h.started = now end
+      log_event(h, id, E_PROCESSING, metadata)
+      link(h, id)
+      push(answer, id, put.h[#put.h])
+      answer[#answer + 1] = specs[n]
     end
   end
-  if wake then tell_work(now) end
-  return answer
+  in_pieces('ZREM', K_rd, picked)
+  if left == 0 then break end
 end
+in_pieces('HDEL', K_o, old_outputs)
+flush()
 if wake then tell_work(now) end
-return { table.concat(accepted), next_due }
+return answer

@@ -1,50 +1,63 @@
+#!lua flags=allow-oom
+-- KEYS h o er ev rd dl ix tn wk wl ls lw lf
 -- Take jobs back from workers whose lease is over. The attempt counts; the last one fails the job.
 -- ARGV: channel, limit. Returns id6, type name, worker and status of each.
 local bad = probe()
 if bad then return bad end
-local limit, answer, finished, wake = tonumber(ARGV[2]), {}, {}, false
-for _, worker in ipairs(redis.call('ZRANGEBYSCORE', K_wl, '-inf', now, 'LIMIT', 0, 50)) do
-  local held = redis.call('ZRANGEBYLEX', K_ls, '[' .. worker .. '\0', '(' .. worker .. '\1', 'LIMIT', 0, limit - #answer / 4)
-  for _, member in ipairs(held) do
-    local id = string.sub(member, -6)
-    local data = redis.call('HGET', K_h, id)
-    local h = data and decode(data)
-    if not h or h.status ~= S_PROCESSING or h.worker ~= worker then
-      redis.call('ZREM', K_ls, member)
-    else
-      unlink(h, id)
-      local metadata = cjson.encode({ worker = worker })
-      local entry = cjson.encode({ message = 'Worker ' .. worker .. ' was lost during attempt ' .. h.attempts })
-      h.next_at = 0
-      redis.call('HDEL', K_o, id)
-      if h.cancel_req > 0 then
-        h.status, h.cancelled = S_CANCELLED, now
-        log_event(h, id, E_CANCELLED, metadata)
-        finished[#finished + 1] = id
-      elseif h.attempts < h.max then
-        h.status = S_PENDING
-        log_event(h, id, E_RECLAIMED, metadata)
-        wake = true
-      else
-        h.status, h.failed, h.reason = S_FAILED, now, R_WORKER_LOST
-        log_event(h, id, E_FAILED, cjson.encode({ worker = worker, failureReason = 'worker_lost' }))
-        finished[#finished + 1] = id
-      end
-      add_error(id, string.format('%.0f ', now) .. entry)
-      release_lease(h)
-      link(h, id)
-      answer[#answer + 1] = id
-      answer[#answer + 1] = redis.call('HGET', K_tn, h.type)
-      answer[#answer + 1] = worker
-      answer[#answer + 1] = h.status
-    end
+local left, answer, finished, no_outputs, wake = tonumber(ARGV[2]), {}, {}, {}, false
+
+local function take_back(member, worker)
+  local id = string.sub(member, -6)
+  local data = redis.call('HGET', K_h, id)
+  local h = data and decode(data)
+  if not h or h.status ~= S_PROCESSING or h.worker ~= worker then
+    push(gone.ls, member)
+    return
   end
-  if #held < limit - #answer / 4 and #redis.call('ZRANGEBYLEX', K_ls, '[' .. worker .. '\0', '(' .. worker .. '\1', 'LIMIT', 0, 1) == 0
-     and tonumber(redis.call('ZSCORE', K_wl, worker)) < now - 86400000 then
+  unlink(h, id)
+  local metadata = cjson.encode({ worker = worker })
+  h.next_at = 0
+  no_outputs[#no_outputs + 1] = id
+  add_error(id, cjson.encode({ message = 'Worker ' .. worker .. ' was lost during attempt ' .. h.attempts }))
+  if h.cancel_req > 0 then
+    h.status, h.cancelled = S_CANCELLED, now
+    log_event(h, id, E_CANCELLED, metadata)
+  elseif h.attempts < h.max then
+    h.status = S_PENDING
+    log_event(h, id, E_RECLAIMED, metadata)
+    wake = true
+  else
+    h.status, h.failed, h.reason = S_FAILED, now, R_WORKER_LOST
+    log_event(h, id, E_FAILED, cjson.encode({ worker = worker, failureReason = 'worker_lost' }))
+  end
+  if h.status ~= S_PENDING then finished[#finished + 1] = id end
+  release_lease(h)
+  link(h, id)
+  push(answer, id, redis.call('HGET', K_tn, h.type))
+  push(answer, worker, h.status)
+end
+
+-- From one worker that holds jobs to the next, whoever else is known: the lost ones cannot hide behind many.
+local from = '-'
+while left > 0 do
+  local first = redis.call('ZRANGEBYLEX', K_ls, from, '+', 'LIMIT', 0, 1)[1]
+  if not first then break end
+  local worker = string.sub(first, 1, -8)
+  local ends = tonumber(redis.call('ZSCORE', K_wl, worker))
+  if not ends or ends <= now then
+    local held = held_members(worker, left)
+    for _, member in ipairs(held) do take_back(member, worker) end
+    left = left - #held
+  end
+  from = '(' .. worker .. '\1'
+end
+in_pieces('HDEL', K_o, no_outputs)
+flush()
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', K_wl, '-inf', now - 86400000, 'LIMIT', 0, 50)) do
+  if #held_members(worker, 1) == 0 then
     redis.call('ZREM', K_wl, worker)
     redis.call('HDEL', K_wk, worker)
   end
-  if #answer / 4 >= limit then break end
 end
 if wake then tell_work(now) end
 tell_finished(finished)

@@ -1,3 +1,5 @@
+#!lua flags=allow-oom
+-- KEYS h o ev rd dl ix ls lw
 -- Run again, now, by a person's wish: at least one more attempt is granted. ARGV: channel, id6, force (0/1).
 local bad = probe()
 if bad then return bad end
@@ -14,5 +16,6 @@ h.next_at, h.reason, h.completed, h.progress, h.retried = 0, 0, 0, NO_PROGRESS, 
 redis.call('HDEL', K_o, id)
 log_event(h, id, E_RETRIED, '')
 link(h, id)
+flush()
 tell_work(now)
 return 'changed'

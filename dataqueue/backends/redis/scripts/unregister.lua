@@ -1,7 +1,11 @@
+#!lua flags=allow-oom
+-- KEYS wk wl ls lw
 -- A worker leaves. What it still holds is reclaimed at once by whoever looks next. ARGV: channel, worker.
+local bad = probe()
+if bad then return bad end
 local worker = ARGV[2]
 redis.call('ZREM', K_lw, worker)
-if #redis.call('ZRANGEBYLEX', K_ls, '[' .. worker .. '\0', '(' .. worker .. '\1', 'LIMIT', 0, 1) > 0 then
+if #held_members(worker, 1) > 0 then
   redis.call('ZADD', K_wl, now, worker)
   return 0
 end
