@@ -148,7 +148,8 @@ def events_from(job_id: int, job_type: str, log: bytes) -> list[JobEvent]:
         name = _EVENT_NAMES[kind]
         told: dict[str, Any] | None = {"jobType": job_type} if name == "added" else None
         if metadata:
-            told = json.loads(metadata)
+            # A failure's type and place are in the error history; the log keeps one text for both.
+            told = {key: value for key, value in json.loads(metadata).items() if key not in ("type", "frame")}
         if told and "nextAttemptAt" in told:
             told["nextAttemptAt"] = moment(told["nextAttemptAt"]).isoformat()
         events.append(JobEvent(number, job_id, name, moment(at), told))
