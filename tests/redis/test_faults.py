@@ -17,7 +17,7 @@ from servers import RedisServer, redis_server
 from support import Working, until
 
 from dataqueue import DataQueueError, JobQueue, NewJob, StoreUnavailable
-from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Released, WorkerInfo
+from dataqueue.backends.base import Backend, Cancelled, Claimed, Completed, Failed, Pulse, Released, WorkerInfo
 from dataqueue.backends.redis.backend import RedisBackend
 from dataqueue.backends.redis.layout import KEYS, SORTED_SETS, pack_id
 
@@ -153,8 +153,9 @@ async def test_waiting_survives_a_killed_subscription(server: RedisServer, worki
     await asyncio.sleep(0.2)
     with server.client() as client:
         client.client_kill_filter(_type="pubsub")
-    await working(queue, {"t": t})
+    worker = await working(queue, {"t": t})
     assert await waiting == 5
+    await worker.stop_and_drain()
     await queue.close()
 
 
@@ -174,7 +175,7 @@ async def test_full_memory_refuses_new_jobs_only(server: RedisServer, working: W
                 await refused
         assert _dump(client, "{dq}:") == before
         # All else goes on: leases, outputs, cancelling, completing, claiming, retrying, opening.
-        assert backend.heart().beat(_worker("early"), [(job.id, job.lease_id)]).lost == []
+        assert _beat(backend, "early", job).lost == []
         assert await backend.set_output(job.id, job.lease_id, '"half"')
         assert await backend.set_progress(job.id, job.lease_id, 50)
         assert await queue.cancel_job(running.id)
@@ -185,10 +186,12 @@ async def test_full_memory_refuses_new_jobs_only(server: RedisServer, working: W
         async def t(payload: object) -> object:
             return payload
 
-        await working(other, {"t": t}, lease=SHORT)
+        worker = await working(other, {"t": t}, lease=SHORT)
         for handle in (*added, running):
             await handle.wait(timeout=25)
+        await worker.stop_and_drain()
         client.config_set("maxmemory", 0)
+        await other.close()
     assert (await queue.stats()).by_status == {"completed": 51}
     assert [finding for finding in await queue.doctor(deep=True) if finding.level == "error"] == []
     await queue.close()
@@ -196,6 +199,14 @@ async def test_full_memory_refuses_new_jobs_only(server: RedisServer, working: W
 
 def _worker(name: str) -> WorkerInfo:
     return WorkerInfo(name, "host", 1, ("t",), 1, "0", 60)
+
+
+def _beat(backend: Backend, worker: str, job: Claimed) -> Pulse:
+    heart = backend.heart()
+    try:
+        return heart.beat(_worker(worker), [(job.id, job.lease_id)])
+    finally:
+        heart.close()
 
 
 def _dump(client: redis.Redis, prefix: str) -> dict[str, Any]:
@@ -255,7 +266,7 @@ async def test_a_key_of_another_kind_changes_nothing(
         "set_output": lambda: backend.set_output(plain.id, plain.lease_id, "2"),
         "register": lambda: backend.register_worker(_worker("new")),
         "unregister": lambda: backend.unregister_worker("w"),
-        "beat": lambda: asyncio.to_thread(backend.heart().beat, _worker("w"), [(plain.id, plain.lease_id)]),
+        "beat": lambda: asyncio.to_thread(_beat, backend, "w", plain),
     }
     used = {call: _keys_of(call) for call in calls}
     for call, run in calls.items():

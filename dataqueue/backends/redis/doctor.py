@@ -226,9 +226,9 @@ async def _expected(backend: RedisBackend, ids: list[bytes]) -> dict[bytes, dict
     pipe = backend.client.pipeline(transaction=False)
     pipe.hmget(backend.key("h"), ids)
     pipe.hmget(backend.key("s"), ids)
-    heads, specs = await pipe.execute() if ids else ([], [])
+    answers: list[list[bytes | None]] = await pipe.execute() if ids else [[], []]
     expected: dict[bytes, dict[str, set[bytes]] | None] = {}
-    for job_id, data, spec in zip(ids, heads, specs, strict=True):
+    for job_id, data, spec in zip(ids, *answers, strict=True):
         if data is not None:
             expected[job_id] = None if spec is None else _members_of(job_id, Head(data), spec)
     return expected
@@ -299,7 +299,9 @@ async def _orphans(backend: RedisBackend, name: str, ids: list[bytes]) -> set[Co
 
 async def _loose_keys(backend: RedisBackend, pairs: list[tuple[bytes, bytes]]) -> set[Complaint]:
     """Idempotency keys that name a job which is gone or has another one."""
-    specs = await backend.client.hmget(backend.key("s"), [holder for _, holder in pairs]) if pairs else []
+    specs: list[bytes | None] = []
+    if pairs:
+        specs = await backend.client.hmget(backend.key("s"), [holder for _, holder in pairs])
     return {
         (holder, "idempotency key of a job that does not have it")
         for (key, holder), spec in zip(pairs, specs, strict=True)

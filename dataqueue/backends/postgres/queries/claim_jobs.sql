@@ -31,7 +31,7 @@ WITH picked AS MATERIALIZED (
         started_at = COALESCE(started_at, now()),
         last_retried_at = CASE WHEN attempts > 0 AND status <> 'waiting' THEN now() ELSE last_retried_at END,
         attempts = attempts + CASE WHEN status = 'waiting' THEN 0 ELSE 1 END,
-        due = FALSE, pending_reason = NULL, cancel_requested_at = NULL, progress = NULL, output = NULL
+        due = FALSE, next_attempt_at = NULL, pending_reason = NULL, cancel_requested_at = NULL, progress = NULL, output = NULL
     WHERE id = ANY (ARRAY(SELECT id FROM picked))
     RETURNING id, lease_id, job_type, payload::text AS payload, attempts, max_attempts, priority,
               timeout_ms, retry_delay, retry_backoff, retry_delay_max, tags, created_at, run_at

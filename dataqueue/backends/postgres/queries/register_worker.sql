@@ -1,16 +1,16 @@
--- Make a worker known, unless a live one has its name. Long-gone workers are forgotten on the way.
+-- Make a worker known, unless a live one has its name or a dead one's jobs still wait under it. Long-gone workers are forgotten on the way.
 WITH forgotten AS (
     DELETE FROM {schema}.dataqueue_workers w
     WHERE w.lease_expires_at < now() - interval '1 day' AND w.id <> %(id)s
 )
 INSERT INTO {schema}.dataqueue_workers AS w (id, host, pid, job_types, concurrency, version, lease_expires_at)
-VALUES (%(id)s, %(host)s, %(pid)s, %(job_types)s::text[], %(concurrency)s, %(version)s,
-        now() + %(lease_seconds)s * interval '1 second')
+SELECT %(id)s, %(host)s, %(pid)s, %(job_types)s::text[], %(concurrency)s, %(version)s,
+       now() + %(lease_seconds)s * interval '1 second'
+WHERE NOT EXISTS (SELECT FROM {schema}.job_queue j
+                  WHERE j.status = 'processing' AND j.lease_id IS NOT NULL AND j.locked_by = %(id)s)
 ON CONFLICT (id) DO UPDATE SET
     host = EXCLUDED.host, pid = EXCLUDED.pid, job_types = EXCLUDED.job_types,
     concurrency = EXCLUDED.concurrency, version = EXCLUDED.version, started_at = now(),
     last_heartbeat_at = now(), lease_expires_at = EXCLUDED.lease_expires_at
 WHERE w.lease_expires_at < now()
-  AND NOT EXISTS (SELECT FROM {schema}.job_queue j
-                  WHERE j.status = 'processing' AND j.lease_id IS NOT NULL AND j.locked_by = w.id)
 RETURNING w.id

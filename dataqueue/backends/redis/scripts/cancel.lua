@@ -8,10 +8,9 @@ local data = redis.call('HGET', K_h, id)
 if not data then return 'missing' end
 local h = decode(data)
 if h.status == S_PROCESSING then
-  if h.cancel_req == 0 then
-    h.cancel_req, h.updated = now, now
-    redis.call('HSET', K_h, id, encode(h))
-  end
+  if h.cancel_req == 0 then h.cancel_req = now end
+  h.updated = now
+  redis.call('HSET', K_h, id, encode(h))
   redis.call('PUBLISH', CHANNEL, 'cancel ' .. name_of(id))
   return 'requested'
 end

@@ -22,16 +22,17 @@ local function settle(h, id, kind, a, b, c)
       h.failed, h.reason = now, tonumber(c)
       add_error(id, b)
     end
+    if kind == 'R' then h.progress, h.attempts = NO_PROGRESS, math.max(h.attempts - 1, 0) end
     if kind == 'X' or h.cancel_req > 0 then
       h.status, h.cancelled, h.next_at = S_CANCELLED, now, 0
-      log_event(h, id, E_CANCELLED, b)
+      log_event(h, id, E_CANCELLED, kind == 'R' and a or b)
     elseif kind == 'F' then
       h.status, h.next_at = S_FAILED, a ~= '' and now + tonumber(a) or 0
       local told = b -- JSON, with one more field if there is more to tell
       if h.next_at > 0 then told = string.sub(b, 1, -2) .. string.format(', "nextAttemptAt": %.0f}', h.next_at) end
       log_event(h, id, E_FAILED, told)
     else
-      h.status, h.next_at, h.progress, h.attempts = S_PENDING, 0, NO_PROGRESS, math.max(h.attempts - 1, 0)
+      h.status, h.next_at = S_PENDING, 0
       log_event(h, id, E_RELEASED, a)
       wake = true
     end
@@ -135,7 +136,7 @@ if #lines > 1 then
   for _, line in ipairs(lines) do look(line) end
 end
 local left, lease, old_outputs = limit, nil, {}
-for _ = 1, #lines > 0 and 20 or 0 do -- more than once only where members were left of jobs that are gone
+for _ = 1, #lines > 0 and 1000 or 0 do -- more than once only where members were left of jobs that are gone
   local picked, ids = pick(left), {}
   if #picked == 0 then break end
   for n, member in ipairs(picked) do ids[n] = string.sub(member, 13) end
@@ -152,7 +153,7 @@ for _ = 1, #lines > 0 and 20 or 0 do -- more than once only where members were l
       end
       left, lease = left - 1, lease + 1
       h.status, h.attempts, h.lease, h.worker = S_PROCESSING, h.attempts + 1, lease, worker
-      h.locked, h.progress, h.cancel_req = now, NO_PROGRESS, 0
+      h.locked, h.next_at, h.progress, h.cancel_req = now, 0, NO_PROGRESS, 0
       if h.started == 0 then h.started = now end
       log_event(h, id, E_PROCESSING, metadata)
       link(h, id)

@@ -5,10 +5,10 @@ local bad = probe()
 if bad then return bad end
 local worker = ARGV[2]
 redis.call('ZREM', K_lw, worker)
+redis.call('HDEL', K_wk, worker)
 if #held_members(worker, 1) > 0 then
   redis.call('ZADD', K_wl, now, worker)
   return 0
 end
 redis.call('ZREM', K_wl, worker)
-redis.call('HDEL', K_wk, worker)
 return 1
