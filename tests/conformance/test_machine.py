@@ -516,10 +516,15 @@ def _worker(name: str, lease: float) -> WorkerInfo:
     return WorkerInfo(name, "host", 1, TYPES, 10, "0", lease)
 
 
-def _run(store_url: str, examples: int, steps: int) -> None:
+SHORT_SEED = 20261124
+"""Of the short form, so that a change is judged by what it changed; the long form draws a new one."""
+
+
+def _run(store_url: str, examples: int, steps: int, default_seed: int | None = None) -> None:
     store = RedisStore(store_url) if "key_prefix=" in store_url else PostgresStore(store_url)
 
-    chosen = int(os.environ.get("DATAQUEUE_TEST_SEED") or random.SystemRandom().randrange(2**32))
+    given = os.environ.get("DATAQUEUE_TEST_SEED")
+    chosen = int(given) if given else default_seed or random.SystemRandom().randrange(2**32)
     print(f"DATAQUEUE_TEST_SEED={chosen}")
     machine = seed(chosen)(type("Machine", (QueueMachine,), {"store": store}))
     try:
@@ -543,7 +548,7 @@ def _run(store_url: str, examples: int, steps: int) -> None:
 
 @pytest.mark.timeout(600)  # finding the shortest history of a failure takes its time
 def test_random_histories(store_url: str) -> None:
-    _run(store_url, examples=12, steps=30)
+    _run(store_url, examples=12, steps=30, default_seed=SHORT_SEED)
 
 
 @pytest.mark.chaos
