@@ -35,7 +35,7 @@ class Handler:
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
-        self.takes_context = len(parameters) > 1
+        self.takes_context = _takes_context(parameters, self.is_async, what)
         self.payload: Codec[Any] = Codec(hints.get(parameters[0].name, Any))
         self.result: Codec[Any] = Codec(hints.get("return", Any), "result")
         self.payload.check()
@@ -56,6 +56,29 @@ def _positional(function: AnyHandler, what: str) -> list[inspect.Parameter]:
             f"{getattr(function, '__name__', 'handler')}{signature}."
         )
     return accepted
+
+
+def _takes_context(parameters: list[inspect.Parameter], is_async: bool, what: str) -> bool:
+    """Whether the second parameter is the context; mistakes that would show only in the worker are refused."""
+    first, *rest = parameters
+    if first.name in ("self", "cls"):
+        raise ConfigError(f"The handler of {what} takes {first.name!r} first. Decorate a function, or a bound method.")
+    if "JobContext" in _spelled(first):
+        raise ConfigError(f"The handler of {what} takes the context first. The payload comes first: (payload, ctx).")
+    if not rest:
+        return False
+    spelled = _spelled(rest[0])
+    wrong = "SyncJobContext" in spelled if is_async else "JobContext" in spelled and "SyncJobContext" not in spelled
+    if wrong:
+        right = "JobContext" if is_async else "SyncJobContext"
+        kind = "an `async def`" if is_async else "a `def`"
+        raise ConfigError(f"The handler of {what} is {kind} function: its context is a {right}.")
+    return "JobContext" in spelled or rest[0].default is inspect.Parameter.empty
+
+
+def _spelled(parameter: inspect.Parameter) -> str:
+    annotation = parameter.annotation
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
 
 
 def _hints(function: AnyHandler, names: Iterable[str]) -> dict[str, Any]:

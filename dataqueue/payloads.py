@@ -72,8 +72,20 @@ class Codec(Generic[T]):
         except ValidationError as error:
             raise InvalidPayload(self._explain(error)) from None
         except PydanticSerializationError:
-            raise InvalidPayload(f"{self.what} is not a valid {self._name}: a value has the wrong type.") from None
+            raise InvalidPayload(self._find_wrong(value)) from None
         return text
+
+    def _find_wrong(self, value: object) -> str:
+        """Which field of an object that was never validated does not fit."""
+        from pydantic import ValidationError
+
+        try:
+            self._adapter.validate_python(dict(vars(value)))
+        except ValidationError as error:
+            return self._explain(error)
+        except TypeError:
+            pass
+        return f"{self.what} is not a valid {self._name}: a value has the wrong type."
 
     def _from_plain(self, value: object) -> Any:
         from pydantic import ValidationError

@@ -281,6 +281,8 @@ class JobQueue:
     def define(self, function: AnyHandler, name: str | None, defaults: JobDefaults) -> JobDefinition[Any, Any]:
         """What the decorator does; its typed forms are in :meth:`job`."""
         name = name or str(getattr(function, "__name__", ""))
+        if name in ("", "<lambda>"):
+            raise ConfigError('This handler has no name of its own. Give the job type one: @queue.job("name").')
         if name in self.definitions:
             raise ConfigError(f"The job type {name!r} is defined twice. Give one of them another name.")
         definition: JobDefinition[Any, Any] = JobDefinition(self, name, function, defaults)

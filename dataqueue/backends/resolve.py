@@ -35,7 +35,7 @@ def resolve_url(url: str | None, environ: Mapping[str, str] | None = None) -> tu
     raise ConfigError(
         f"No store is configured. Give a URL, or set one of {', '.join(VARIABLES)}: "
         "postgresql://user:password@host:5432/database, redis://host:6379/0, or embedded: for a server of its own "
-        "on this machine."
+        "on this machine." + (" (A .env file is read by the dataqueue command only.)" if Path(".env").exists() else "")
     )
 
 
@@ -79,6 +79,8 @@ def create_backend(
     if scheme == "embedded":
         from dataqueue.backends.postgres.embedded import EmbeddedPostgresBackend
 
+        if ":" not in url:
+            raise ConfigError("The URL 'embedded' lacks its colon. Write embedded: (or embedded:PATH).")
         path = url.removeprefix("embedded:").removeprefix("//")
         if path.startswith(("postgres:", "valkey:")) or path in ("postgres", "valkey"):
             kind, _, path = path.partition(":")

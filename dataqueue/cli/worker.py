@@ -33,6 +33,8 @@ logger = logging.getLogger("dataqueue.cli")
 _LEAVE_SECONDS = 2.0
 """How long what was told to end may take before the process ends without it."""
 
+SAME_SIGNAL_SECONDS = 0.3
+
 
 @reports_errors
 def worker(
@@ -207,12 +209,20 @@ async def _burst(processor: Processor, stopping: asyncio.Event) -> None:
 async def _drain(processor: Processor, signals: asyncio.Queue[str], name: str, timeout: float) -> DrainResult:
     logger.info("%s: draining. Running jobs may take %g s more; a second signal hands them back.", name, timeout)
     draining = asyncio.create_task(processor.stop_and_drain(timeout))
-    again = asyncio.create_task(signals.get())
+    again = asyncio.create_task(_second_signal(signals))
     await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
     if not draining.done():
         logger.info("%s again: handing back what still runs.", again.result())
         await processor.stop_and_drain(0)
     return await draining
+
+
+async def _second_signal(signals: asyncio.Queue[str]) -> str:
+    """A wrapper (``timeout``, ``uv run``, a terminal) may send one signal twice: that is no second wish."""
+    await asyncio.sleep(SAME_SIGNAL_SECONDS)
+    while not signals.empty():
+        signals.get_nowait()
+    return await signals.get()
 
 
 async def _outcome(working: asyncio.Task[None], processor: Processor, result: DrainResult | None) -> int:

@@ -50,6 +50,7 @@ class Attempt:
         "handler",
         "is_over",
         "job",
+        "noticed",
         "output_set",
         "queue",
         "started",
@@ -74,6 +75,8 @@ class Attempt:
         self.output_set = False
         self.started = 0.0
         self.was_abandoned = False
+        self.noticed = False
+        """Whether a handler in a thread has seen that it shall stop: else its return is a real end."""
         self.error: BaseException | None = None
         self._executor = executor
         self._grace = grace
@@ -123,12 +126,13 @@ class Attempt:
         return await self._loop.run_in_executor(self._executor(), context.run, call)
 
     def _ended(self, result: Any) -> Outcome | None:
-        if self.stop_reason is not None:
-            # It was told to stop and came to an end by itself: the reason decides, not the return.
+        unaware = not self.handler.is_async and not self.noticed
+        if self.stop_reason is not None and not (unaware and self.stop_reason in ("shutdown", "cancel")):
+            # It was told to stop, and may have ended early for that: the reason decides, not the return.
             return self._stopped_outcome()
-        if self.output_set or result is None:
-            return Completed(self.job.id, self.job.lease_id)
         codec = self.handler.result
+        if self.output_set or (result is None and not codec.typed):
+            return Completed(self.job.id, self.job.lease_id)
         try:
             output = codec.encode(result) if codec.typed else dumps(result, "the handler's result")
         except InvalidJob as error:

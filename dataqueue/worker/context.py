@@ -55,7 +55,10 @@ class _Context:
     @property
     def aborted(self) -> bool:
         """Whether the attempt shall stop: timed out, cancelled, its lease lost, or the worker shutting down."""
-        return self._attempt.stop_reason is not None
+        if self._attempt.stop_reason is None:
+            return False
+        self._attempt.noticed = True
+        return True
 
 
 class JobContext(_Context):
@@ -90,7 +93,7 @@ class SyncJobContext(_Context):
 
     def wait_aborted(self, seconds: float) -> bool:
         """Sleep, but no longer than until the attempt shall stop; returns ``aborted``."""
-        return self._attempt.stopped_event.wait(seconds)
+        return self._attempt.stopped_event.wait(seconds) and self.aborted
 
     def set_progress(self, percent: float) -> None:
         """See :meth:`JobContext.set_progress`."""

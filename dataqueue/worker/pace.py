@@ -59,6 +59,11 @@ class Idle:
         self._next_claim = now + min(wait, self._poll_interval)
         self._next_promote = 0.0
 
+    def due_within(self, milliseconds: int) -> None:
+        """A job falls due then: a retry that this worker has just put off."""
+        if self._next_claim != float("inf"):
+            self._next_due = min(self._next_due, time.monotonic() + milliseconds / 1000)
+
     def drained(self) -> None:
         """A single batch found no more: do not look again."""
         self._next_claim = self._next_due = float("inf")

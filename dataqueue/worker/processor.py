@@ -282,7 +282,8 @@ class Processor:
         if promote and self._fails_unknown:
             self._claimed_types = sorted({*self._types, *await backend.list_due_types()})
         try:
-            cycle = await backend.cycle(self.worker_id, self._outbox.take(), self._claimed_types, want, promote)
+            outcomes = self._outbox.take()
+            cycle = await backend.cycle(self.worker_id, outcomes, self._claimed_types, want, promote)
         except StoreUnavailable:
             self._suspect = True
             self._outbox.not_sent()
@@ -294,6 +295,9 @@ class Processor:
         self._outbox.recorded(cycle)
         if promote:
             self._idle.promoted(cycle.next_due_ms)
+        for outcome in outcomes:
+            if isinstance(outcome, Failed) and outcome.retry_ms is not None:
+                self._idle.due_within(outcome.retry_ms)
         now = time.monotonic()
         for job in cycle.jobs:
             self._buffer.append((now, job))
@@ -398,9 +402,9 @@ class Processor:
         else:
             if isinstance(outcome, Failed):
                 logger.warning(
-                    "Job %s (%s) failed, attempt %d of %d: %s",
+                    "Job %s (%s) failed, attempt %d of %d, %s: %s",
                     attempt.job.id, attempt.job.job_type, attempt.job.attempts, attempt.job.max_attempts,
-                    outcome.message, exc_info=attempt.error if outcome.error_type else None,
+                    _what_follows(outcome), outcome.message, exc_info=attempt.error if outcome.error_type else None,
                 )  # fmt: skip
             self._outbox.put(outcome, attempt)
         if self._buffer:
@@ -477,6 +481,12 @@ class Processor:
                 hook = Hook("job:reclaimed", job.id, job.job_type)
             self.queue.hooks.emit(hook)
         return len(reclaimed)
+
+
+def _what_follows(outcome: Failed) -> str:
+    if outcome.retry_ms is None:
+        return "for good"
+    return f"next attempt in {timedelta(seconds=round(outcome.retry_ms / 1000))}"
 
 
 def _log_death(task: asyncio.Task[int]) -> None:

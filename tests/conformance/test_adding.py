@@ -11,7 +11,16 @@ from typing import Any, TypedDict
 import pytest
 from pydantic import BaseModel, Field
 
-from dataqueue import ConfigError, InvalidJob, InvalidPayload, JobQueue, NewJob, UnknownJobType
+from dataqueue import (
+    ConfigError,
+    InvalidJob,
+    InvalidPayload,
+    JobContext,
+    JobQueue,
+    NewJob,
+    SyncJobContext,
+    UnknownJobType,
+)
 from dataqueue.retry import RetryPolicy
 
 
@@ -259,6 +268,21 @@ async def test_definitions_are_checked_where_they_stand(queue: JobQueue) -> None
 
         @queue.job
         async def too_many(a: int, b: int, c: int) -> None: ...
+
+    def method(self: Any, payload: int) -> None: ...
+    def swapped(ctx: JobContext, payload: int) -> None: ...
+    def wrong_kind(payload: int, ctx: JobContext) -> None: ...
+    async def wrong_kind_too(payload: int, ctx: SyncJobContext) -> None: ...
+
+    for function, told in [
+        (method, "self"),
+        (swapped, "payload comes first"),
+        (wrong_kind, "SyncJobContext"),
+        (wrong_kind_too, "is a JobContext"),
+        (lambda payload: None, "no name"),
+    ]:
+        with pytest.raises(ConfigError, match=told):
+            queue.job(function)  # type: ignore[arg-type]
 
     @queue.job
     async def once(payload: int) -> None: ...

@@ -10,7 +10,7 @@ from typing import Any
 
 from support import Working, until
 
-from dataqueue import Hook, JobContext, JobQueue, LeaseLost, NewJob
+from dataqueue import Hook, JobContext, JobQueue, LeaseLost, NewJob, SyncJobContext
 from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released, WorkerInfo
 
 
@@ -261,6 +261,32 @@ async def test_a_handler_that_ignores_the_drain_is_reported(queue: JobQueue, wor
     result = await processor.stop_and_drain(0.05)
     release.set()
     assert result.left == [handle.id] and result.handed_back == [handle.id]
+
+
+async def test_work_that_was_finished_during_a_drain_is_not_thrown_away(queue: JobQueue, working: Working) -> None:
+    began, release = threading.Event(), threading.Event()
+
+    def unaware(payload: Any) -> str:
+        began.set()
+        release.wait(60)
+        return "charged"
+
+    def aware(payload: Any, ctx: SyncJobContext) -> str:
+        began.set()
+        ctx.wait_aborted(60)
+        return "stopped half-way"
+
+    for name, status, output in (("unaware", "completed", "charged"), ("aware", "pending", None)):
+        began.clear()
+        handle = await queue.add_job(name)
+        processor = await working(queue, {"unaware": unaware, "aware": aware}, grace=timedelta(seconds=20))
+        await until(began.is_set)
+        draining = asyncio.create_task(processor.stop_and_drain(0.05))
+        await asyncio.sleep(0.2)
+        release.set()
+        await draining
+        job = await handle.refresh()
+        assert (job.status, job.output) == (status, output)
 
 
 async def test_cancelling_run_hands_back(queue: JobQueue) -> None:

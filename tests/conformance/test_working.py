@@ -274,6 +274,30 @@ async def test_a_retry_waits_for_its_time(queue: JobQueue, working: Working) -> 
         assert low <= (job.next_attempt_at - job.last_failed_at).total_seconds() <= high
 
 
+async def test_a_retry_does_not_wait_for_the_next_poll(queue: JobQueue, working: Working) -> None:
+    async def flaky(payload: Any, ctx: JobContext) -> int:
+        if ctx.attempt == 1:
+            raise OSError("once")
+        return ctx.attempt
+
+    await working(queue, {"flaky": flaky}, poll_interval=timedelta(hours=1))
+    await asyncio.sleep(1.6)  # past the looks that follow on a claim that came short
+    handle = await queue.add_job("flaky", retry_delay=timedelta(seconds=1), retry_backoff=False)
+    assert await handle.result(timeout=20) == 2
+
+
+async def test_a_result_of_none_must_fit_too(queue: JobQueue, working: Working) -> None:
+    async def number(payload: Any) -> int:
+        return None  # type: ignore[return-value]
+
+    async def maybe(payload: Any) -> int | None:
+        return None
+
+    await working(queue, {"number": number, "maybe": maybe})
+    assert (await (await queue.add_job("number", max_attempts=1)).wait(timeout=20)).status == "failed"
+    assert await (await queue.add_job("maybe")).result(timeout=20) is None
+
+
 async def test_a_second_try_can_succeed_and_leaves_no_stale_fields(queue: JobQueue, working: Working) -> None:
     async def flaky(payload: Any, ctx: JobContext) -> str:
         await ctx.set_progress(10 * ctx.attempt)

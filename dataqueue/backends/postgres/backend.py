@@ -35,10 +35,10 @@ from dataqueue.backends.base import (
 )
 from dataqueue.backends.postgres import adding, doctor, migrate
 from dataqueue.backends.postgres.connect import (
-    MIGRATE_HINT,
     create_pool,
     describe,
     looks_dead,
+    migrate_hint,
     parse_url,
     store_errors,
 )
@@ -153,13 +153,15 @@ class PostgresBackend:
         if self._statements is None:
             found = await self._read(migrate.FIND_SCHEMA, {"schema": self._given_schema})
             if not found:
-                raise SchemaError(f"There are no dataqueue tables at {self.location()}. {MIGRATE_HINT}")
+                raise SchemaError(
+                    f"There are no dataqueue tables at {self.location()}. {migrate_hint(self._given_schema)}"
+                )
             self._statements = Statements(found[0][0])
         try:
             rows = await self._read(self.statements("read_version"), {})
         except SchemaError:
             raise SchemaError(
-                f"The tables at {self.location()} are missing or were not made by this package. {MIGRATE_HINT}"
+                f"The tables at {self.location()} are missing or were not made by this package. {migrate_hint(self._given_schema)}"
             ) from None
         version, shared = rows[0]
         migrate.check_version(version, self.location())
@@ -326,7 +328,7 @@ class PostgresBackend:
 
     def _remember_schema(self, rows: list[tuple[Any, ...]]) -> None:
         if not rows:
-            raise SchemaError(f"There are no dataqueue tables at {self.location()}. {MIGRATE_HINT}")
+            raise SchemaError(f"There are no dataqueue tables at {self.location()}. {migrate_hint(self._given_schema)}")
         self._statements = Statements(rows[0][0])
 
     async def get_job(self, job_id: int) -> Job | None:

@@ -30,7 +30,10 @@ KEEPALIVE = {
 POOL_TIMEOUT = 15.0
 """Seconds to wait for a free connection, and for the server to come back after an outage."""
 
-MIGRATE_HINT = "Run `dataqueue migrate` (or `await queue.migrate()`)."
+
+def migrate_hint(schema: str | None) -> str:
+    option = f" --schema {schema}" if schema else ""
+    return f"Run `dataqueue migrate{option}` (or `await queue.migrate()`)."
 
 
 def parse_url(url: str, tls: TLS | None) -> tuple[str, str | None]:
@@ -124,7 +127,7 @@ def store_errors(where: str, *, sent: bool = True) -> Generator[None]:
         ) from error
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
         raise SchemaError(
-            f"The tables at {where} do not fit this version of dataqueue ({_first_line(error)}). {MIGRATE_HINT}"
+            f"The tables at {where} do not fit this version of dataqueue ({_first_line(error)}). {migrate_hint(None)}"
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise StoreUnavailable(
