@@ -37,9 +37,13 @@ class RedisServer:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(timeout=30)
-            self._process = None
+            process, self._process = self._process, None
+            process.send_signal(how)
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:  # it will not end by itself while its first append-only file is written
+                process.kill()
+                process.wait(timeout=15)
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)

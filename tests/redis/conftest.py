@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
+from support import Working, until
+
+from dataqueue import JobQueue, NewJob
 
 
 @pytest.fixture
@@ -16,3 +22,43 @@ def store_url(redis_url: str) -> str:
 def _needs_redis_server() -> None:
     if not shutil.which("redis-server"):
         pytest.skip("needs a redis-server: apt-get install redis-server")
+
+
+@pytest.fixture
+def use_everything(working: Working) -> Callable[[JobQueue], Awaitable[None]]:
+    return lambda queue: _use_everything(queue, working)
+
+
+async def _use_everything(queue: JobQueue, working: Working) -> None:
+    """Everything that a queue does, through this connection."""
+
+    async def t(payload: int) -> int:
+        return payload
+
+    async def for_ever(payload: int) -> None:
+        await asyncio.sleep(60)
+
+    processor = await working(queue, {"t": t, "long": for_ever}, lease=timedelta(seconds=1))
+    added = await queue.add_jobs(NewJob("t", n, {"tags": ["a"], "idempotency_key": f"{n}"}) for n in range(20))
+    long = await queue.add_job("long", 1)
+    later = await queue.add_job("t", 1, delay=timedelta(milliseconds=100))
+    assert [await handle.result(timeout=25) for handle in added] == list(range(20))
+    assert await later.result(timeout=25) == 1
+    await until(lambda: _is(queue, long.id, "processing"))
+    await asyncio.sleep(0.6)  # some heartbeats
+    assert await queue.cancel_job(long.id)
+    await until(lambda: _is(queue, long.id, "cancelled"))
+    assert await queue.retry_job(long.id)
+    await until(lambda: _is(queue, long.id, "processing"))
+    assert len(await queue.get_jobs(tags=["a"], limit=5)) == 5
+    assert len(await queue.get_job_events(added[0].id)) == 3
+    (worker,) = await queue.list_workers()
+    assert worker.alive and worker.last_heartbeat_at > worker.started_at
+    assert (await queue.stats()).by_status["completed"] == 21
+    findings = await queue.doctor(deep=True)
+    assert [finding for finding in findings if finding.level == "error"] == []
+    await processor.stop_and_drain(0)
+
+
+async def _is(queue: JobQueue, job_id: int, status: str) -> bool:
+    return (await queue.require_job(job_id)).status == status

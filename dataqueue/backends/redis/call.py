@@ -91,7 +91,7 @@ def store_errors(where: str) -> Generator[None]:
             f"Redis at {where} is out of memory and stores nothing new ({error}). What is in it is safe; jobs can "
             "still be worked. Give it memory, or clean up finished jobs."
         ) from error
-    except (failures.ConnectionError, failures.TimeoutError, failures.ReadOnlyError, failures.ClusterDownError,
+    except (failures.ConnectionError, failures.TimeoutError, failures.ReadOnlyError, failures.ClusterDownError, failures.RedisClusterException,
             failures.TryAgainError, failures.MovedError, failures.AskError, OSError) as error:  # fmt: skip
         raise StoreUnavailable(
             f"Redis at {where} cannot be reached or does not take writes now: {error or type(error).__name__}. An "

@@ -1,0 +1,81 @@
+"""A real cluster of three nodes: all that a queue does, on the node that has its keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from servers import redis_cluster
+from support import Working
+
+from dataqueue import JobHandle, JobQueue, StoreUnavailable
+
+UseEverything = Callable[[JobQueue], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[Sequence[int]]:
+    with redis_cluster() as ports:
+        yield ports
+
+
+def _prefixes(ports: Sequence[int]) -> list[str]:
+    """One for each node."""
+    found: dict[int, str] = {}
+    with redis.RedisCluster(port=ports[0], host="127.0.0.1") as client:
+        for n in range(100):
+            node = client.get_node_from_key(f"{{q{n}}}:m")
+            assert node is not None
+            found.setdefault(int(node.port), f"q{n}")
+    return list(found.values())
+
+
+async def test_queues_on_different_nodes(ports: Sequence[int], use_everything: UseEverything) -> None:
+    prefixes = _prefixes(ports)
+    assert len(prefixes) == 3
+    for prefix in prefixes:
+        async with JobQueue.from_url(f"redis+cluster://127.0.0.1:{ports[0]}", key_prefix=prefix) as queue:
+            await use_everything(queue)
+            assert {"cluster", "server", "memory"} <= {finding.check for finding in await queue.doctor()}
+
+
+async def test_a_cluster_client_of_ones_own(ports: Sequence[int], use_everything: UseEverything) -> None:
+    client = redis.asyncio.RedisCluster(host="127.0.0.1", port=ports[1])
+    queue = JobQueue(client=client, key_prefix="own")
+    await use_everything(queue)
+    await queue.close()
+    assert await client.get("anything") is None, "it is the caller's to close"
+    await client.aclose()
+
+
+async def test_forgotten_scripts_and_killed_connections(ports: Sequence[int], working: Working) -> None:
+    url = f"redis+cluster://127.0.0.1:{ports[2]}?key_prefix=faults"
+
+    async def t(payload: int) -> int:
+        return payload
+
+    async with JobQueue.from_url(url) as queue, JobQueue.from_url(url, max_connections=2) as producer:
+        processor = await working(queue, {"t": t})
+        added = await asyncio.gather(*(producer.add_job("t", n) for n in range(100)))
+        for port in ports:
+            with redis.Redis(port=port) as node:
+                node.script_flush()
+                for kind in ("normal", "pubsub"):
+                    node.client_kill_filter(_type=kind, skipme=True)
+        added += await _add_again(producer)
+        for handle in added:
+            await handle.wait(timeout=25)
+        await processor.stop_and_drain()
+
+
+async def _add_again(queue: JobQueue) -> list[JobHandle[Any]]:
+    for _ in range(20):
+        try:
+            return [await queue.add_job("t", 1)]
+        except StoreUnavailable:
+            await asyncio.sleep(0.1)
+    raise AssertionError("the cluster's client did not come back")
