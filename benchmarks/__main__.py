@@ -17,6 +17,8 @@ from benchmarks.processes import prefer_installed
 
 if TYPE_CHECKING:
     from benchmarks.raw_postgres import PostgresStore
+    from benchmarks.raw_redis import RedisStore
+    from benchmarks.store import Store
 
 NAMES = ("drain", "sleep", "single", "bulk", "latency", "memory", "history")
 
@@ -30,30 +32,34 @@ def main() -> int:
     from benchmarks import measures, report
 
     counts = measures.QUICK if options.quick else measures.Counts()
-    with _store(options.url) as store:
-        facts = {
-            "python": platform.python_version(),
-            "cores": str(os.cpu_count()),
-            "load": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "?",
-            **store.describe(),
-        }
-        print(", ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
-        bench = measures.Bench(store, counts, options.rounds, _tell)
-        figures = [figure for measure in measures.chosen(options.only) for figure in measure(bench)]
-    print()
-    print(report.table(figures))
+    found: list[dict[str, object]] = []
+    missed: list[str] = []
+    for url in [options.url] if options.url else ["embedded:", *(["embedded:valkey"] if os.name == "posix" else [])]:
+        with _store(url) as store:
+            facts = {
+                "python": platform.python_version(),
+                "cores": str(os.cpu_count()),
+                "load": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "?",
+                **store.describe(),
+            }
+            print(", ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
+            bench = measures.Bench(store, counts, options.rounds, _tell)
+            figures = [figure for measure in measures.chosen(options.only) for figure in measure(bench)]
+        print(f"\n{report.table(figures)}\n", flush=True)
+        found.append({"facts": facts, "figures": [figure.as_json() for figure in figures]})
+        missed += [figure.name for figure in figures if not figure.is_met]
     if options.json is not None:
-        found = {"facts": facts, "figures": [figure.as_json() for figure in figures]}
         options.json.write_text(json.dumps(found, indent=2) + "\n")
-    missed = [figure.name for figure in figures if not figure.is_met]
     if missed:
-        print(f"\nMissed: {', '.join(missed)}.")
+        print(f"Missed: {', '.join(missed)}.")
     return 1 if missed and options.check else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--url", help="a server on which databases may be made; default: an embedded Postgres")
+    parser.add_argument(
+        "--url", help="a Postgres on which databases may be made, or a Redis; default: embedded ones, both"
+    )
     parser.add_argument("--only", type=_names, default=list(NAMES), help=f"some of {','.join(NAMES)}")
     parser.add_argument("--rounds", type=int, default=3, help="3 by default")
     parser.add_argument("--quick", action="store_true", help="less work: a first impression")
@@ -71,27 +77,39 @@ def _names(text: str) -> list[str]:
 
 
 @contextmanager
-def _store(url: str | None) -> Iterator[PostgresStore]:
+def _store(url: str) -> Iterator[Store]:
     """The store of a URL. Another kind of store is another branch here."""
-    if url is None:
-        from dataqueue.embedded import start_postgres
-
-        with tempfile.TemporaryDirectory(prefix="dataqueue-bench-", ignore_cleanup_errors=True) as folder:
-            Path(folder).chmod(0o711)  # root's Postgres runs as another account, which has to pass through
-            server = start_postgres(Path(folder) / "postgres", settings=_SERVER)
-            try:
-                with _store(server.url) as store:
-                    yield store
-            finally:
-                server.stop(wait=True)
+    if url.startswith("embedded:"):
+        with _embedded(url) as server_url, _store(server_url) as store:
+            yield store
         return
-    from benchmarks.raw_postgres import PostgresStore
+    store: PostgresStore | RedisStore
+    if url.startswith("postgres"):
+        from benchmarks.raw_postgres import PostgresStore
 
-    store = PostgresStore(url)
+        store = PostgresStore(url)
+    else:
+        from benchmarks.raw_redis import RedisStore
+
+        store = RedisStore(url)
     try:
         yield store
     finally:
         store.close()
+
+
+@contextmanager
+def _embedded(url: str) -> Iterator[str]:
+    from dataqueue.embedded import start_postgres, start_valkey
+
+    with tempfile.TemporaryDirectory(prefix="dataqueue-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # root's Postgres runs as another account, which has to pass through
+        path = Path(folder) / "data"
+        server = start_valkey(path) if "valkey" in url else start_postgres(path, settings=_SERVER)
+        try:
+            yield server.url
+        finally:
+            server.stop(wait=True)
 
 
 def _tell(what: str) -> None:

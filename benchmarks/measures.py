@@ -49,7 +49,7 @@ Measure = Callable[[Bench], list[Figure]]
 
 
 def single(bench: Bench) -> list[Figure]:
-    figure = Figure("single add", "/s", Limit(at_least=0.6), Limit(at_least=0.85))
+    figure = Figure("single add", "/s", *bench.store.limits["single"])
     # Each add waits for the disk, whose pace changes within seconds: many short turns instead of two long ones.
     turn = bench.counts.single // TURNS
     for _ in bench.each_round("single"):
@@ -65,7 +65,7 @@ def single(bench: Bench) -> list[Figure]:
 
 
 def bulk(bench: Bench) -> list[Figure]:
-    figure = Figure("bulk add", "/s", Limit(at_least=0.4), Limit(at_least=0.8))
+    figure = Figure("bulk add", "/s", *bench.store.limits["bulk"])
     for _ in bench.each_round("bulk"):
         figure.add(
             _adding(bench, work.bulk, bench.counts.bulk), _adding(bench, bench.store.raw_bulk, bench.counts.bulk)
@@ -87,8 +87,8 @@ def drain_and_sleep(bench: Bench) -> list[Figure]:
 
 def _draining(bench: Bench, *, drain: bool, sleep: bool) -> list[Figure]:
     """Both are measured against the same raw drain."""
-    drains = Figure("drain", "/s", Limit(at_least=0.33), Limit(at_least=0.65))
-    sleeps = Figure("drain, 2 ms sleep", "/s", Limit(at_least=0.2), Limit(at_least=0.39))
+    drains = Figure("drain", "/s", *bench.store.limits["drain"])
+    sleeps = Figure("drain, 2 ms sleep", "/s", *bench.store.limits["sleep"])
     memory = Figure("worker memory", "MB", Limit(), Limit(at_most=60))
     cost = Figure("CPU s per 1,000 jobs", "s", Limit(), Limit(at_most=0.03))
     for _ in bench.each_round("drain" if drain else "sleep"):
@@ -104,8 +104,8 @@ def _draining(bench: Bench, *, drain: bool, sleep: bool) -> list[Figure]:
 
 
 def latency(bench: Bench) -> list[Figure]:
-    middle = Figure("pick-up p50", "ms", Limit(at_most=3), Limit(at_most=1.6))
-    tail = Figure("pick-up p99", "ms", Limit(), Limit(at_most=1.6))
+    middle = Figure("pick-up p50", "ms", *bench.store.limits["latency"])
+    tail = Figure("pick-up p99", "ms", Limit(), bench.store.limits["latency"][1])
     jobs = bench.counts.latency
     for _ in bench.each_round("latency"):
         with bench.store.fresh() as place:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from benchmarks.processes import Child
+from benchmarks.report import Limit
 from dataqueue import JobQueue
 
 CLAIM = 100
@@ -98,6 +99,14 @@ _PLANNER: LiteralString = "SET jit = off; SET enable_seqscan = off; SET enable_b
 
 class PostgresStore:
     """Databases of our own on one server, copies of a migrated one."""
+
+    limits = {  # noqa: RUF012
+        "drain": (Limit(at_least=0.33), Limit(at_least=0.65)),
+        "sleep": (Limit(at_least=0.2), Limit(at_least=0.39)),
+        "single": (Limit(at_least=0.6), Limit(at_least=0.85)),
+        "bulk": (Limit(at_least=0.4), Limit(at_least=0.8)),
+        "latency": (Limit(at_most=3), Limit(at_most=1.6)),
+    }
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from benchmarks.report import Limit
+
 
 class Store(Protocol):
     """The same tables twice: ours are worked through the library, the raw ones by the driver alone.
@@ -13,6 +15,9 @@ class Store(Protocol):
     A *place* is the URL of an empty, migrated corner of the store. Rates are jobs a second; whatever
     they start from (connections, jobs added beforehand) is there before the clock starts.
     """
+
+    limits: dict[str, tuple[Limit, Limit]]
+    """Of each ratio: what it must reach now, and in the end."""
 
     def describe(self) -> dict[str, str]:
         """Versions and settings that the figures depend on."""
