@@ -1,26 +1,28 @@
-"""The floor of the latency on Redis: BZPOPMIN, and no more."""
+"""The floor of the latency on Redis: BZPOPMIN by the asyncio client that the worker uses, and no more."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
 from typing import Any
 
-import redis
+import redis.asyncio
 
 
-def pop(url: str, key: str, jobs: int) -> list[float]:
+async def pop(url: str, key: str, jobs: int) -> list[float]:
     delays: list[float] = []
-    client: Any = redis.Redis.from_url(url)
+    client: Any = redis.asyncio.Redis.from_url(url)
+    await client.ping()
     print(json.dumps("ready"), flush=True)
     while len(delays) < jobs:
-        found = client.bzpopmin(key, timeout=5)
+        found = await client.bzpopmin(key, timeout=5)
         if found is not None:
             delays.append(time.time() - json.loads(found[1])["at"])
-    client.close()
+    await client.aclose()
     return delays
 
 
 if __name__ == "__main__":
-    print(json.dumps(pop(**json.loads(sys.argv[2]))), flush=True)
+    print(json.dumps(asyncio.run(pop(**json.loads(sys.argv[2])))), flush=True)

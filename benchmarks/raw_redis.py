@@ -185,12 +185,16 @@ class RedisStore:
         key = f"{key_prefix(_prefix(place))}raw-line"
         with Child("raw_popper", "pop", url=self._url, key=key, jobs=jobs) as popper:
             popper.read()
-            with self._client() as client:
-                time.sleep(gap)
-                for number in range(jobs):
-                    client.zadd(key, {json.dumps({"at": time.time(), "n": number}): number})
-                    time.sleep(gap)
+            asyncio.run(self._push(key, jobs, gap))
             return popper.read()
+
+    async def _push(self, key: str, jobs: int, gap: float) -> None:
+        client: Any = redis.asyncio.Redis.from_url(self._url)
+        await client.ping()
+        for number in range(jobs):
+            await asyncio.sleep(gap)
+            await client.zadd(key, {json.dumps({"at": time.time(), "n": number}): number})
+        await client.aclose()
 
 
 def _prefix(place: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -39,7 +40,7 @@ class SignalHub:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _listen(self) -> None:
-        async with self._backend.signals() as signals:
+        async with contextlib.aclosing(self._backend.signals()) as signals:
             async for signal in signals:
                 for receiver in tuple(self._receivers.get(signal.topic, ())):
                     receiver(signal)

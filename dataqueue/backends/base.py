@@ -9,8 +9,7 @@ Each write of an attempt names job and lease, and changes nothing if the lease i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -354,7 +353,7 @@ class Backend(Protocol):
 
     async def listen_no_more(self, topic: Topic, listener_id: str) -> None: ...
 
-    def signals(self) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+    def signals(self) -> AsyncGenerator[Signal]:
         """Wake-ups, from one shared connection; reconnects for ever, and after each connection
         yields a signal without ids, since something may have been missed."""
         ...

@@ -70,10 +70,14 @@ async def test_what_is_wrong_with_a_server() -> None:
         replica.replicaof("127.0.0.1", port)
         await until(lambda: replica.info("replication")["master_link_status"] == "up")
         async with JobQueue.from_url(server.url) as queue:
-            assert _of(await queue.doctor(), "state")[0] == "ok"
+            await until(lambda: _state_is(queue, "ok"))
         async with JobQueue.from_url(second.url) as queue:
             level, message = _of(await queue.doctor(), "state")
             assert level == "error" and "replica" in message
+
+
+async def _state_is(queue: JobQueue, level: str) -> bool:
+    return _of(await queue.doctor(), "state")[0] == level
 
 
 def _listen(client: redis.Redis) -> list[int]:

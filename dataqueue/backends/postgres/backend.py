@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
 
 import psycopg
@@ -453,7 +453,7 @@ class PostgresBackend:
     async def listen_no_more(self, topic: Topic, listener_id: str) -> None:
         await self._write(self.statements("listen_no_more"), {"topic": topic, "id": listener_id})
 
-    def signals(self) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+    def signals(self) -> AsyncGenerator[Signal]:
         return listen(self.conninfo, self.connect_kwargs, self.statements.channel, self.location())
 
     async def migrate(

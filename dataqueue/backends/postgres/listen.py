@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import psycopg
@@ -21,28 +20,8 @@ _PONG_WITHIN = 10.0
 _RECONNECT_FIRST, _RECONNECT_LAST = 0.1, 5.0
 
 
-@asynccontextmanager
-async def listen(
-    conninfo: str, kwargs: dict[str, Any], channel: str, where: str
-) -> AsyncGenerator[AsyncIterator[Signal]]:
+async def listen(conninfo: str, kwargs: dict[str, Any], channel: str, where: str) -> AsyncGenerator[Signal]:
     """Signals from the channel; an empty signal of each topic after every connection."""
-    queue: asyncio.Queue[Signal] = asyncio.Queue()
-    task = asyncio.create_task(_keep_listening(conninfo, kwargs, channel, where, queue), name="dataqueue-listen")
-    try:
-        yield _drain(queue)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _drain(queue: asyncio.Queue[Signal]) -> AsyncIterator[Signal]:
-    while True:
-        yield await queue.get()
-
-
-async def _keep_listening(
-    conninfo: str, kwargs: dict[str, Any], channel: str, where: str, queue: asyncio.Queue[Signal]
-) -> None:
     delay = _RECONNECT_FIRST
     while True:
         try:
@@ -50,18 +29,21 @@ async def _keep_listening(
                 await conn.execute(f"LISTEN {quote_identifier(channel)}".encode())
                 delay = _RECONNECT_FIRST
                 for topic in TOPICS:
-                    queue.put_nowait(Signal(topic))
-                await _receive(conn, channel, queue)
+                    yield Signal(topic)
+                async for signal in _receive(conn, channel):
+                    yield signal
         except (psycopg.Error, OSError, TimeoutError) as error:
             logger.warning(
                 "Lost the LISTEN connection to Postgres at %s (%s). Polling goes on; next try in %.1f s.",
-                where, str(error).strip().partition("\n")[0] or type(error).__name__, delay,
-            )  # fmt: skip
+                where,
+                str(error).strip().partition("\n")[0] or type(error).__name__,
+                delay,
+            )
         await asyncio.sleep(delay)
         delay = min(delay * 2, _RECONNECT_LAST)
 
 
-async def _receive(conn: psycopg.AsyncConnection[Any], channel: str, queue: asyncio.Queue[Signal]) -> None:
+async def _receive(conn: psycopg.AsyncConnection[Any], channel: str) -> AsyncGenerator[Signal]:
     """Pass notifications on; a note to ourselves that does not come back means a dead connection."""
     ping: str | None = None
     while True:
@@ -72,7 +54,7 @@ async def _receive(conn: psycopg.AsyncConnection[Any], channel: str, queue: asyn
             if notice.payload == ping:
                 ping = None
             elif (signal := parse_signal(notice.payload)) is not None:
-                queue.put_nowait(signal)
+                yield signal
         if heard:
             continue
         if ping is not None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from redis.exceptions import NoPermissionError, ReadOnlyError
@@ -385,7 +384,7 @@ class RedisBackend:
         with store_errors(self.location()):
             await self.client.zrem(self.key("lw" if topic == "work" else "lf"), listener_id)
 
-    def signals(self) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+    def signals(self) -> AsyncGenerator[Signal]:
         return listen(self.client, self.scripts.channel, self.location())
 
 

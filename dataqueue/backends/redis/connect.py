@@ -41,7 +41,7 @@ SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 ACL_COMMANDS = (
     "+ping +evalsha +eval +time +type +hget +hmget +hset +hsetnx +hdel +hlen +hincrby +hgetall +hscan "
     "+zadd +zrem +zcard +zscore +zrange +zrangebylex +zrevrangebylex +zrangebyscore +zrevrange +zremrangebyscore "
-    "+zlexcount +zscan +publish +subscribe +info"
+    "+zlexcount +zmscore +zscan +publish +subscribe +info"
 )
 ACL_READER = "+ping +time +@read"
 _CREDENTIALS = ("username", "password", "credential_provider")

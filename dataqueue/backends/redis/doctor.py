@@ -281,8 +281,11 @@ async def _ghosts(backend: RedisBackend, name: str, members: list[bytes]) -> set
     """Members that no job's state asks for."""
     expected = await _expected(backend, list({member[-6:] for member in members}))
     complaints: set[Complaint] = set()
-    for member in members:
+    scores = await backend.client.zmscore(backend.key(name), members)
+    for member, score in zip(members, scores, strict=True):
         job_id = member[-6:]
+        if score is None:
+            continue  # it was removed since it was read
         if job_id not in expected:
             complaints.add((job_id, f"member of {name} whose job is gone"))
         else:
@@ -293,8 +296,11 @@ async def _ghosts(backend: RedisBackend, name: str, members: list[bytes]) -> set
 
 
 async def _orphans(backend: RedisBackend, name: str, ids: list[bytes]) -> set[Complaint]:
-    heads = await backend.client.hmget(backend.key("h"), ids)
-    return {(job_id, f"entry of {name} whose job is gone") for job_id, data in zip(ids, heads, strict=True) if not data}
+    pipe = backend.client.pipeline(transaction=False)
+    pipe.hmget(backend.key("h"), ids)
+    pipe.hmget(backend.key(name), ids)
+    answers = zip(ids, *await pipe.execute(), strict=True)
+    return {(job_id, f"entry of {name} whose job is gone") for job_id, head, entry in answers if entry and not head}
 
 
 async def _loose_keys(backend: RedisBackend, pairs: list[tuple[bytes, bytes]]) -> set[Complaint]:

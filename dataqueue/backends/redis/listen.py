@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -19,32 +19,23 @@ _PONG_WITHIN = 10.0
 _RECONNECT_FIRST, _RECONNECT_LAST = 0.1, 5.0
 
 
-@asynccontextmanager
-async def listen(client: Any, channel: str, where: str) -> AsyncGenerator[AsyncIterator[Signal]]:
+async def listen(client: Any, channel: str, where: str) -> AsyncGenerator[Signal]:
     """Signals from the channel; an empty signal of each topic after every connection."""
-    queue: asyncio.Queue[Signal] = asyncio.Queue()
-    task = asyncio.create_task(_keep_listening(client, channel, where, queue), name="dataqueue-listen")
-    try:
-        yield _drain(queue)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _drain(queue: asyncio.Queue[Signal]) -> AsyncIterator[Signal]:
-    while True:
-        yield await queue.get()
-
-
-async def _keep_listening(client: Any, channel: str, where: str, queue: asyncio.Queue[Signal]) -> None:
     delay = _RECONNECT_FIRST
     while True:
         pubsub = client.pubsub()
+        heard = [time.monotonic()]
+        pinging: asyncio.Task[None] | None = None
         try:
             await pubsub.subscribe(channel)
-            async for signal in _receive(pubsub):
+            pinging = asyncio.create_task(_keep_alive(pubsub, heard), name="dataqueue-ping")
+            while True:
+                # Without a time limit of the client's own, which costs as much again as the message.
+                message = await pubsub.get_message(timeout=None)
+                heard[0] = time.monotonic()
                 delay = _RECONNECT_FIRST
-                queue.put_nowait(signal)
+                for signal in _signals_in(message):
+                    yield signal
         except (RedisError, OSError, TimeoutError) as error:
             logger.warning(
                 "Lost the subscription to Redis at %s (%s). Polling goes on; next try in %.1f s.",
@@ -53,27 +44,29 @@ async def _keep_listening(client: Any, channel: str, where: str, queue: asyncio.
                 delay,
             )
         finally:
-            await asyncio.gather(pubsub.aclose(), return_exceptions=True)
+            if pinging is not None:
+                pinging.cancel()
+            await asyncio.gather(pubsub.aclose(), *([pinging] if pinging else []), return_exceptions=True)
         await asyncio.sleep(delay)
         delay = min(delay * 2, _RECONNECT_LAST)
 
 
-async def _receive(pubsub: Any) -> AsyncIterator[Signal]:
-    """Pass messages on; a ping that is not answered means a dead connection."""
-    pinged = False
+async def _keep_alive(pubsub: Any, heard: list[float]) -> None:
+    """Ping; where nothing comes back, hang up, so that the reader notices that its connection is dead."""
     while True:
-        message = await pubsub.get_message(timeout=_PONG_WITHIN if pinged else _PING_EVERY)
-        if message is None:
-            if pinged:
-                raise TimeoutError("no answer to a ping")
-            pinged = True
-            await pubsub.ping()
-            continue
-        pinged = False
-        if message["type"] == "subscribe":
-            for topic in TOPICS:
-                yield Signal(topic)
-        elif message["type"] == "message":
-            signal = parse_signal(message["data"].decode())
-            if signal is not None:
-                yield signal
+        await asyncio.sleep(_PING_EVERY)
+        asked = time.monotonic()
+        await pubsub.ping()
+        await asyncio.sleep(_PONG_WITHIN)
+        if heard[0] < asked:
+            await pubsub.connection.disconnect()
+            return
+
+
+def _signals_in(message: Any) -> list[Signal]:
+    if message is None:
+        return []
+    if message["type"] == "subscribe":
+        return [Signal(topic) for topic in TOPICS]
+    signal = parse_signal(message["data"].decode()) if message["type"] == "message" else None
+    return [] if signal is None else [signal]
