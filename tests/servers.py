@@ -31,7 +31,7 @@ class RedisServer:
             ["redis-server", "--port", "0", "--unixsocket", str(self.folder / "redis.sock"), "--dir", str(self.folder),
              "--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
              *self._options],
-            stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         wait_for_redis(self.url)
 

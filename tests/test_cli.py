@@ -10,11 +10,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dataqueue.cli.worker import SAME_SIGNAL_SECONDS
 
 NO_SIGNALS = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals")
 UNREACHABLE = "postgresql://someone:hunter2@127.0.0.1:1/nowhere"
@@ -480,10 +483,11 @@ def test_sigterm_lets_the_running_job_finish(app: Cli) -> None:
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_hands_the_running_job_back(app: Cli, first: signal.Signals) -> None:
     job_id = app.json("jobs", "add", "wait_for_file", json.dumps(str(app.folder / "never")))["id"]
-    process = app.start("worker", "shop.jobs:queue")
+    process = app.start("worker", "shop.jobs:queue", "--drain-timeout", 3600)
     read_until(process, "running")
     process.send_signal(first)
     read_until(process, "draining")
+    time.sleep(2 * SAME_SIGNAL_SECONDS)  # sooner, it would count as the first one, sent twice
     process.send_signal(signal.SIGTERM)
     code, output = ended(process)
     assert code == 0, output

@@ -231,7 +231,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.add([new], [(handle.id, handle.created)])
 
     @precondition(lambda self: len(self.model.jobs) < ENOUGH)
-    @rule(news=st.lists(new_jobs, max_size=6))
+    @rule(news=st.lists(new_jobs, min_size=1, max_size=6))
     def add_many(self, news: list[NewJob]) -> None:
         self.step()
         handles = self.run(self.queue.add_jobs(news))

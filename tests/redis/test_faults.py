@@ -367,6 +367,21 @@ async def test_many_at_once(queue: JobQueue, backend: RedisBackend) -> None:
     assert (await queue.require_job(1)).output == 1 and (await queue.require_job(2)).output is None
 
 
+async def test_the_first_outcome_of_a_job_in_a_batch_counts(queue: JobQueue, backend: RedisBackend) -> None:
+    await queue.add_jobs(NewJob("t") for _ in range(2))
+    one, two = (await backend.cycle("w", [], ["t"], 2, True)).jobs
+    outcomes = [
+        Failed(one.id, one.lease_id, "first", "handler_error", None),
+        Completed(one.id, one.lease_id),
+        Completed(two.id, two.lease_id, "1"),
+        Completed(two.id, two.lease_id),
+        Completed(two.id, two.lease_id + 1),
+    ]
+    lost = (await backend.cycle("w", outcomes, [], 0, False)).lost
+    assert lost == [(one.id, one.lease_id), (two.id, two.lease_id), (two.id, two.lease_id + 1)]
+    assert (await queue.require_job(one.id)).status == "failed" and (await queue.require_job(two.id)).output == 1
+
+
 async def test_many_fall_due_at_once(queue: JobQueue, backend: RedisBackend) -> None:
     when = datetime.now(UTC) + timedelta(seconds=1.5)
     handles = await queue.add_jobs(

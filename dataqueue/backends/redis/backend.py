@@ -304,15 +304,13 @@ class RedisBackend:
         promote: bool,
     ) -> Cycle:
         metadata = json.dumps({"worker": worker_id})
-        # Plain completions, which most are, go first and as one value.
-        ordered = sorted(outcomes, key=lambda item: not _is_plain(item)) if len(outcomes) > 1 else outcomes
         accepted = b""
         for start in range(0, len(outcomes) - OUTCOMES, OUTCOMES):
-            accepted += (await self._cycle(worker_id, ordered[start : start + OUTCOMES], [], 0, False, metadata))[0]
-        last = ordered[len(accepted) :]
+            accepted += (await self._cycle(worker_id, outcomes[start : start + OUTCOMES], [], 0, False, metadata))[0]
+        last = outcomes[len(accepted) :]
         marks, next_due, *rest = await self._cycle(worker_id, last, job_types, limit, promote, metadata)
         accepted += marks
-        lost = [(item.id, item.lease_id) for item, mark in zip(ordered, accepted, strict=True) if mark == _REFUSED]
+        lost = [(item.id, item.lease_id) for item, mark in zip(outcomes, accepted, strict=True) if mark == _REFUSED]
         jobs: list[Claimed] = []
         for n in range(0, len(rest), 3):
             head = Head(rest[n + 1])
@@ -330,10 +328,14 @@ class RedisBackend:
         promote: bool,
         metadata: str,
     ) -> list[Any]:
-        plain = b"".join(pack_held(outcome) for outcome in outcomes if _is_plain(outcome))
-        others = [item for outcome in outcomes if not _is_plain(outcome) for item in _described(outcome, metadata)]
+        described = [_described(outcome, metadata) for outcome in outcomes]
+        kinds = "".join(kind for kind, *_ in described)
+        held = b"".join(map(pack_held, outcomes))
+        details = [detail for _, *more in described for detail in more]
         types = job_types if limit else ()
-        return await self.call("cycle", worker_id, limit, int(promote), metadata, plain, len(types), *types, *others)
+        return await self.call(
+            "cycle", worker_id, limit, int(promote), metadata, kinds, held, len(types), *types, *details
+        )
 
     async def list_due_types(self) -> list[str]:
         with store_errors(self.location()):
@@ -394,15 +396,10 @@ def _batches(specs: Iterable[JobSpec]) -> Iterable[list[JobSpec]]:
         yield chunk
 
 
-def _is_plain(outcome: Outcome) -> bool:
-    return isinstance(outcome, Completed) and outcome.output is None
-
-
 def _described(outcome: Outcome, metadata: str) -> tuple[Any, ...]:
-    """Kind, id and lease, and three more of its kind."""
-    job = pack_held(outcome)
+    """The script's letter for an outcome, and three details; a plain completion, as most are, has none."""
     if isinstance(outcome, Completed):
-        return ("C", job, outcome.output or "", "", "")
+        return ("P",) if outcome.output is None else ("C", outcome.output, "", "")
     if isinstance(outcome, Failed):
         entry = {"message": outcome.message, "failureReason": outcome.reason}
         if outcome.error_type is not None:
@@ -410,7 +407,7 @@ def _described(outcome: Outcome, metadata: str) -> tuple[Any, ...]:
         if outcome.frame is not None:
             entry["frame"] = outcome.frame
         retry = "" if outcome.retry_ms is None else outcome.retry_ms
-        return ("F", job, retry, json.dumps(entry, ensure_ascii=False), REASON_CODES[outcome.reason])
+        return ("F", retry, json.dumps(entry, ensure_ascii=False), REASON_CODES[outcome.reason])
     if isinstance(outcome, Cancelled):
-        return ("X", job, "", "", "")
-    return ("R", job, metadata, "", "")
+        return ("X", "", "", "")
+    return ("R", metadata, "", "")

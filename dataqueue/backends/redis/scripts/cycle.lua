@@ -1,20 +1,20 @@
 #!lua flags=allow-oom
 -- KEYS m h s o er ev rd dl ix ty ls lw lf
 -- Record outcomes, then promote and claim. ARGV: channel, worker, limit, promote (0/1), metadata of 'processing',
--- completed jobs without output (id6 lease6 of each, in one value), number of claimable types, their names, and five
--- for each other outcome: kind, id6 lease6, and three more.
+-- a letter for each outcome, id6 lease6 of each, number of claimable types, their names, and three details for each
+-- outcome but P, a completion without output.
 -- Returns accepted (a string of 0 and 1), ms until the next due job or -1, and id6, head, spec of each claimed job.
 local bad = probe()
 if bad then return bad end
-local worker, limit, promote, metadata, plain = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5], ARGV[6]
-local last_type = 7 + tonumber(ARGV[7])
+local worker, limit, promote, metadata = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
+local kinds, held, last_type = ARGV[6], ARGV[7], 8 + tonumber(ARGV[8])
 local accepted, finished, outputs, no_outputs, wake = {}, {}, {}, {}, false
 
 local function settle(h, id, kind, a, b, c)
   unlink(h, id)
-  if kind == 'C' then
+  if kind == 'C' or kind == 'P' then
     h.status, h.completed, h.reason, h.next_at = S_COMPLETED, now, 0, 0
-    if a ~= '' then push(outputs, id, a) end
+    if kind == 'C' then push(outputs, id, a) end
     log_event(h, id, E_COMPLETED, '')
   else
     no_outputs[#no_outputs + 1] = id
@@ -42,31 +42,19 @@ local function settle(h, id, kind, a, b, c)
   link(h, id)
 end
 
-local ids, leases, seen = {}, {}, {}
-for at = 1, #plain, 12 do
-  push(ids, string.sub(plain, at, at + 5))
-  push(leases, (struct.unpack('>I6', plain, at + 6)))
-end
-local plain_count = #ids
-for n = last_type + 2, #ARGV, 5 do
-  push(ids, string.sub(ARGV[n], 1, 6))
-  push(leases, (struct.unpack('>I6', ARGV[n], 7)))
-end
-if #ids > 0 then
+if #kinds > 0 then
+  local ids, seen, at = {}, {}, last_type
+  for n = 1, #kinds do ids[n] = string.sub(held, 12 * n - 11, 12 * n - 6) end
   local heads = redis.call('HMGET', K_h, unpack(ids))
   for n, id in ipairs(ids) do
-    local h = seen[id] or heads[n] and decode(heads[n])
-    if not is_held(h, leases[n]) then
-      accepted[n] = '0'
-    else
+    local kind, h = string.sub(kinds, n, n), seen[id] or heads[n] and decode(heads[n])
+    if is_held(h, (struct.unpack('>I6', held, 12 * n - 5))) then
       seen[id], accepted[n] = h, '1'
-      local at = last_type + 5 * (n - plain_count) - 4
-      if n <= plain_count then
-        settle(h, id, 'C', '')
-      else
-        settle(h, id, ARGV[at], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
-      end
+      settle(h, id, kind, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+    else
+      accepted[n] = '0'
     end
+    if kind ~= 'P' then at = at + 3 end
   end
   in_pieces('HSET', K_o, outputs)
   in_pieces('HDEL', K_o, no_outputs)
@@ -93,8 +81,8 @@ end
 local answer = { table.concat(accepted), next_due }
 -- The ready line of each type, read a page at a time; the best of their heads is next.
 local lines, chunk = {}, limit
-if limit > 0 and last_type > 7 then
-  for _, number in ipairs(redis.call('HMGET', K_ty, unpack(ARGV, 8, last_type))) do
+if limit > 0 and last_type > 8 then
+  for _, number in ipairs(redis.call('HMGET', K_ty, unpack(ARGV, 9, last_type))) do
     if number then
       push(lines, { low = '[' .. struct.pack('>I2', number), high = '(' .. struct.pack('>I2', number + 1), next = 1, items = {} })
     end
