@@ -1,1 +1,6 @@
-"""The manual, as it is searched and read."""
+"""The manual, as it is searched and read: Markdown pages that lie beside this file."""
+
+from dataqueue.docs.pages import Page, Section, load_pages, nearest_pages
+from dataqueue.docs.search import DocsIndex, Hit
+
+__all__ = ["DocsIndex", "Hit", "Page", "Section", "load_pages", "nearest_pages"]
