@@ -194,6 +194,26 @@ def test_one_queue_on_one_loop_after_another(pg_url: str) -> None:
     assert second > first
 
 
+def test_a_loop_that_ends_while_the_pool_connects_ends(pg_url: str) -> None:
+    script = f"""
+import asyncio, logging
+from dataqueue import JobQueue
+logging.disable()
+async def leave() -> None:
+    queue = JobQueue.from_url({pg_url!r})
+    await queue.open()
+    adding = [asyncio.create_task(queue.add_job("t")) for _ in range(10)]
+    await asyncio.sleep(0.002)
+for _ in range(30):
+    asyncio.run(leave())
+print("left")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.stdout.strip() == "left", ran.stderr
+
+
 async def test_a_second_live_loop_is_refused(queue: JobQueue) -> None:
     await queue.add_job("t")
     with pytest.raises(WrongLoop, match="another event loop"):

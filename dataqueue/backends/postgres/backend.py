@@ -35,8 +35,10 @@ from dataqueue.backends.base import (
 )
 from dataqueue.backends.postgres import adding, doctor, migrate
 from dataqueue.backends.postgres.connect import (
+    POOL_TIMEOUT,
     create_pool,
     describe,
+    end_with_loop,
     looks_dead,
     migrate_hint,
     parse_url,
@@ -100,6 +102,7 @@ class PostgresBackend:
         self._own_pool = pool is None
         self._pool_size = pool_size
         self._pool: AnyPool | None = pool
+        self._guard: asyncio.Task[None] | None = None
         self._statements: Statements | None = Statements(schema) if schema else None
         self.shared = False
         self._where = describe(conninfo)
@@ -139,7 +142,9 @@ class PostgresBackend:
             with store_errors(self.location(), sent=False):
                 await (await psycopg.AsyncConnection.connect(self.conninfo)).close()
             self._pool = create_pool(self.conninfo, *self._pool_size)
-            await self._pool.open()
+            # Waiting for the first connections leaves no attempt under way when a short program ends.
+            await self._pool.open(wait=True, timeout=POOL_TIMEOUT)
+            self._guard = end_with_loop(self._pool)
         elif self._pool is not None and self._pool.closed:
             # A pool that was never opened, as its constructor recommends; opening it is not owning it.
             await self._pool.open()
@@ -171,6 +176,9 @@ class PostgresBackend:
         if self._own_pool and self._pool is not None:
             pool, self._pool = self._pool, None
             await pool.close(timeout=5)
+            if self._guard is not None:
+                self._guard.cancel()
+                await asyncio.wait([self._guard])
         if self._given_schema is None:
             self._statements = None
 

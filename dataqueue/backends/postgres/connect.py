@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import re
 import select
 from collections.abc import Generator
@@ -29,6 +31,9 @@ KEEPALIVE = {
 
 POOL_TIMEOUT = 15.0
 """Seconds to wait for a free connection, and for the server to come back after an outage."""
+
+
+_numbers = itertools.count(1)
 
 
 def migrate_hint(schema: str | None) -> str:
@@ -93,8 +98,29 @@ def create_pool(conninfo: str, min_size: int, max_size: int) -> AsyncConnectionP
         max_size=max_size,
         timeout=POOL_TIMEOUT,
         open=False,
-        name="dataqueue",
+        name=f"dataqueue-{next(_numbers)}",
     )
+
+
+def end_with_loop(pool: AsyncConnectionPool[Any]) -> asyncio.Task[None]:
+    """A task that sees to it that the pool's own tasks end when the loop does.
+
+    ``asyncio.run`` cancels what still runs and waits for it. A pool's worker takes a cancel in the middle of a
+    connection attempt for a failed attempt and goes on (psycopg_pool 3.3): a program that did not close its queue
+    would hang at its end.
+    """
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            while left := [task for task in asyncio.all_tasks() if task.get_name().startswith(f"{pool.name}-")]:
+                for task in left:
+                    task.cancel()
+                await asyncio.sleep(0)
+            raise
+
+    return asyncio.create_task(wait(), name="dataqueue pool's end")
 
 
 def looks_dead(conn: psycopg.AsyncConnection[Any]) -> bool:
