@@ -34,9 +34,12 @@ if TYPE_CHECKING:
         WrongLoop,
     )
     from dataqueue.events import Hook
+    from dataqueue.explain import Explanation, Reason
+    from dataqueue.failures import FailureGroup, FailureSummary
     from dataqueue.jobs import AddedJobs, ErrorEntry, Job, JobEvent, JobHandle, JobPage, JobStatus
     from dataqueue.options import JobDefaults, JobOptions, NewJob
     from dataqueue.queue import JobQueue
+    from dataqueue.status import QueueStatus
     from dataqueue.sync import SyncJobHandle, SyncJobQueue
     from dataqueue.tls import TLS
     from dataqueue.worker.context import JobContext, SyncJobContext
@@ -61,9 +64,12 @@ _WHERE = {
         "WrongLoop",
     ),
     "events": ("Hook",),
+    "explain": ("Explanation", "Reason"),
+    "failures": ("FailureGroup", "FailureSummary"),
     "jobs": ("AddedJobs", "ErrorEntry", "Job", "JobEvent", "JobHandle", "JobPage", "JobStatus"),
     "options": ("JobDefaults", "JobOptions", "NewJob"),
     "queue": ("JobQueue",),
+    "status": ("QueueStatus",),
     "sync": ("SyncJobHandle", "SyncJobQueue"),
     "tls": ("TLS",),
     "worker.context": ("JobContext", "SyncJobContext"),
@@ -79,6 +85,9 @@ __all__ = [
     "DataQueueError",
     "DrainResult",
     "ErrorEntry",
+    "Explanation",
+    "FailureGroup",
+    "FailureSummary",
     "Hook",
     "InvalidJob",
     "InvalidPayload",
@@ -99,6 +108,8 @@ __all__ = [
     "NewJob",
     "Processor",
     "ProcessorOptions",
+    "QueueStatus",
+    "Reason",
     "ResultTimeout",
     "SchemaError",
     "StoreUnavailable",

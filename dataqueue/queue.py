@@ -49,6 +49,7 @@ from dataqueue.options import (
     check_aware,
     check_integer,
     check_job_type,
+    check_name,
     check_tags,
     make_spec,
 )
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
     from psycopg_pool import AsyncConnectionPool
 
+    from dataqueue.explain import Explanation
+    from dataqueue.failures import FailureSummary
+    from dataqueue.status import QueueStatus
     from dataqueue.worker.context import JobContext, SyncJobContext
     from dataqueue.worker.options import ProcessorOptions
     from dataqueue.worker.processor import Processor
@@ -71,6 +75,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 MAX_PAGE = 1000
+_DAY = timedelta(days=1)
 _PLAIN: Codec[Any] = Codec(Any)
 
 
@@ -440,9 +445,11 @@ class JobQueue:
         run_before: datetime | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        error_contains: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
         offset: int = 0,
+        values: bool = True,
     ) -> JobPage:
         """Jobs that meet all conditions, highest id first.
 
@@ -450,7 +457,9 @@ class JobQueue:
             status, job_type: one, or several of which any will do.
             tags, tag_mode: ``all`` of them (the default), ``any``, ``exact`` (the same set), ``none``.
             run_after, created_after: at or after this moment; run_before, created_before: before it.
+            error_contains: part of the message of any of its errors, whatever its case.
             limit: jobs a page, at most 1,000.
+            values: False leaves payloads and outputs out (they are None then), which may be large.
             cursor: the ``next_cursor`` of the page before; fast however deep. ``offset`` is for small lists.
 
         Raises:
@@ -468,10 +477,11 @@ class JobQueue:
             run_before=run_before and check_aware(run_before, "run_before"),
             created_after=created_after and check_aware(created_after, "created_after"),
             created_before=created_before and check_aware(created_before, "created_before"),
+            error_contains=None if error_contains is None else check_name(error_contains, "error_contains"),
         )
         backend = await self.open()
         before = None if cursor is None else _check_id(cursor, "cursor")
-        jobs = await backend.list_jobs(where, limit + 1, before, offset)
+        jobs = await backend.list_jobs(where, limit + 1, before, offset, values)
         more = len(jobs) > limit
         return JobPage(jobs[:limit], jobs[limit - 1].id if more else None)
 
@@ -512,6 +522,47 @@ class JobQueue:
     async def list_workers(self) -> list[WorkerRecord]:
         """The workers that the store knows, silent ones included."""
         return await (await self.open()).list_workers()
+
+    # -- explaining ---------------------------------------------------------------------------------
+
+    async def explain_job(self, job_id: int) -> Explanation:
+        """Why a job runs, or does not, and what to do about it. An unknown id is explained, too."""
+        from dataqueue.explain import SAMPLE, explain, not_found
+
+        backend = await self.open()
+        situation = await backend.situation(_check_id(job_id))
+        if situation is None:
+            return not_found(job_id, await backend.now())
+        recent = await backend.sample_finished(situation.job.job_type, SAMPLE) if situation.ahead else []
+        return explain(situation, recent)
+
+    async def summarize_failures(
+        self, *, window: timedelta = _DAY, job_type: str | None = None, limit: int = 10
+    ) -> FailureSummary:
+        """Jobs whose status is ``failed``, grouped by cause, the most common first.
+
+        Args:
+            window: how long ago their last attempt may have failed; any positive time.
+            job_type: only jobs of this type.
+            limit: groups, at most 100. The newest 10,000 failed jobs are looked at.
+        """
+        from dataqueue.failures import MAX_READ, summarize
+
+        check_integer(limit, "limit", 1, 100)
+        seconds = _check_window(window).total_seconds()
+        name = None if job_type is None else check_job_type(job_type)
+        failures = await (await self.open()).list_failures(name, seconds, MAX_READ + 1)
+        return summarize(failures[:MAX_READ], limit, len(failures) > MAX_READ)
+
+    async def status(self, *, window: timedelta = _DAY, job_type: str | None = None) -> QueueStatus:
+        """How the queue (or one type of job) is: a verdict, the evidence for it, and what to look at next."""
+        from dataqueue.status import SAMPLE, judge
+
+        name = None if job_type is None else check_job_type(job_type)
+        backend = await self.open()
+        failures = await self.summarize_failures(window=window, job_type=name)
+        recent = await backend.sample_finished(name, SAMPLE)
+        return judge(await backend.stats(), recent, failures, await backend.now(), window, name)
 
     async def doctor(self, *, deep: bool = False) -> list[Finding]:
         """What is wrong with the store, and how to mend it.
@@ -650,6 +701,12 @@ class _JobDecorator:
 
 def _check_id(job_id: object, what: str = "job_id") -> int:
     return check_integer(job_id, what, 1, 2**63 - 1)
+
+
+def _check_window(window: object) -> timedelta:
+    if not isinstance(window, timedelta) or window <= timedelta(0):
+        raise InvalidJob(f"window must be a positive timedelta, not {window!r:.80}.")
+    return window
 
 
 def _several(value: object, what: str) -> tuple[Any, ...]:

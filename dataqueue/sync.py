@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg_pool import AsyncConnectionPool
 
+    from dataqueue.explain import Explanation
+    from dataqueue.failures import FailureSummary
+    from dataqueue.status import QueueStatus
     from dataqueue.worker.context import JobContext, SyncJobContext
 
 P = TypeVar("P")
@@ -201,9 +204,11 @@ class SyncJobQueue:
         run_before: datetime | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        error_contains: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
         offset: int = 0,
+        values: bool = True,
     ) -> JobPage:
         """See :meth:`dataqueue.JobQueue.get_jobs`."""
         return self.run(
@@ -217,9 +222,11 @@ class SyncJobQueue:
                 run_before=run_before,
                 created_after=created_after,
                 created_before=created_before,
+                error_contains=error_contains,
                 limit=limit,
                 cursor=cursor,
                 offset=offset,
+                values=values,
             )
         )
 
@@ -256,6 +263,20 @@ class SyncJobQueue:
     def list_workers(self) -> list[WorkerRecord]:
         """See :meth:`dataqueue.JobQueue.list_workers`."""
         return self.run(self.queue.list_workers)
+
+    def explain_job(self, job_id: int) -> Explanation:
+        """See :meth:`dataqueue.JobQueue.explain_job`."""
+        return self.run(lambda: self.queue.explain_job(job_id))
+
+    def summarize_failures(
+        self, *, window: timedelta = timedelta(days=1), job_type: str | None = None, limit: int = 10
+    ) -> FailureSummary:
+        """See :meth:`dataqueue.JobQueue.summarize_failures`."""
+        return self.run(lambda: self.queue.summarize_failures(window=window, job_type=job_type, limit=limit))
+
+    def status(self, *, window: timedelta = timedelta(days=1), job_type: str | None = None) -> QueueStatus:
+        """See :meth:`dataqueue.JobQueue.status`."""
+        return self.run(lambda: self.queue.status(window=window, job_type=job_type))
 
     def doctor(self, *, deep: bool = False) -> list[Finding]:
         """See :meth:`dataqueue.JobQueue.doctor`."""

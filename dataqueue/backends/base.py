@@ -35,6 +35,56 @@ class JobFilter:
     run_before: datetime | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    error_contains: str | None = None
+    """Part of the message of any of its errors, whatever its case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What decides whether a job runs, read at one moment.
+
+    ``ready_at`` is when it may be claimed, None for not by itself. ``row_locked`` says that another transaction
+    has it in its hands. ``ahead`` counts the due jobs of its type that come first, up to ``AHEAD_LIMIT``.
+    """
+
+    job: Job
+    now: datetime
+    ready_at: datetime | None
+    row_locked: bool
+    ahead: int
+    workers: list[WorkerRecord]
+
+
+AHEAD_LIMIT = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedJob:
+    """A job that has failed, with what tells the causes apart."""
+
+    id: int
+    job_type: str
+    attempts: int
+    max_attempts: int
+    failed_at: datetime
+    next_attempt_at: datetime | None
+    reason: FailureReason | None
+    message: str
+    error_type: str | None
+    frame: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """When a job that ended recently was added, due, started and ended. ``status`` is completed or failed."""
+
+    job_type: str
+    status: JobStatus
+    created_at: datetime
+    run_at: datetime
+    started_at: datetime | None
+    ended_at: datetime
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +231,8 @@ class Stats:
 
     by_type: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     estimated_completed: int | None = None
-    oldest_ready_seconds: float | None = None
+    oldest_ready_by_type: dict[str, float] = field(default_factory=dict[str, float])
+    """For how many seconds each type's longest-waiting due job has been due."""
     workers: list[WorkerRecord] = field(default_factory=list[WorkerRecord])
 
     @property
@@ -193,6 +244,10 @@ class Stats:
             for status, count in counts.items():
                 total[status] = total.get(status, 0) + count
         return total
+
+    @property
+    def oldest_ready_seconds(self) -> float | None:
+        return max(self.oldest_ready_by_type.values(), default=None)
 
     @property
     def unhandled_types(self) -> list[str]:
@@ -286,7 +341,11 @@ class Backend(Protocol):
 
     async def get_job(self, job_id: int) -> Job | None: ...
 
-    async def list_jobs(self, where: JobFilter, limit: int, before_id: int | None, offset: int) -> list[Job]: ...
+    async def list_jobs(
+        self, where: JobFilter, limit: int, before_id: int | None, offset: int, values: bool = True
+    ) -> list[Job]:
+        """Jobs that meet all conditions, highest id first. Without ``values``, payloads and outputs are None."""
+        ...
 
     async def list_events(self, job_id: int) -> list[JobEvent]: ...
 
@@ -305,6 +364,22 @@ class Backend(Protocol):
         ...
 
     async def list_workers(self) -> list[WorkerRecord]: ...
+
+    async def now(self) -> datetime:
+        """The store's clock."""
+        ...
+
+    async def situation(self, job_id: int) -> Situation | None:
+        """A job and what decides about it; None for no such job."""
+        ...
+
+    async def list_failures(self, job_type: str | None, seconds: float, limit: int) -> list[FailedJob]:
+        """Jobs with status ``failed`` whose last attempt failed within so many seconds, newest id first."""
+        ...
+
+    async def sample_finished(self, job_type: str | None, limit: int) -> list[Timing]:
+        """About ``limit`` of the jobs that ended last. A sample: some may be missing, none is made up."""
+        ...
 
     # -- what a worker needs --------------------------------------------------------------------
 

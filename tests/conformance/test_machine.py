@@ -214,6 +214,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
+            self.explanations_are_those_of_the_claim()
             if self.heart is not None:
                 self.heart.close()
             self.run(self.queue.close())
@@ -506,6 +507,20 @@ class QueueMachine(RuleBasedStateMachine):
             self.clock.check(known[worker.id].beat_at, worker.last_heartbeat_at, "last_heartbeat_at")
         for worker in WORKERS:
             assert sorted(self.run(self.queue.backend.list_held(worker))) == sorted(self.model.held(worker))
+
+    def explanations_are_those_of_the_claim(self) -> None:
+        """At the end: whoever is called ready would be claimed, in the order that was said, and nobody else."""
+        explained = [self.run(self.queue.explain_job(job_id)) for job_id in self.model.jobs]
+        for job_type in TYPES:
+            claimed = self.run(self.queue.backend.cycle("judge", [], [job_type], 10_000, True)).jobs
+            own = [one for one in explained if one.job_type == job_type and one.is_ready]
+            assert {job.id for job in claimed} == {one.job_id for one in own}
+            ahead = {one.job_id: [r.evidence["ahead"] for r in one.reasons if r.code == "queued_behind"] for one in own}
+            assert [ahead[job.id] or [0] for job in claimed] == [[place] for place in range(len(claimed))]
+        for one in explained:
+            job = self.model.jobs[one.job_id]
+            finished = job.finished or (job.due is None and job.status != "processing")
+            assert one.will_run == "never" if finished else one.state not in ("completed", "cancelled", "failed")
 
     # -- choices ----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
 
 import psycopg
@@ -13,6 +14,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from dataqueue.backends.base import (
+    AHEAD_LIMIT,
     Added,
     Cancelled,
     ChangeResult,
@@ -20,6 +22,7 @@ from dataqueue.backends.base import (
     Completed,
     Cycle,
     Failed,
+    FailedJob,
     Finding,
     Heart,
     Held,
@@ -28,7 +31,9 @@ from dataqueue.backends.base import (
     Reclaimed,
     Released,
     Signal,
+    Situation,
     Stats,
+    Timing,
     Topic,
     WorkerInfo,
     WorkerRecord,
@@ -48,8 +53,10 @@ from dataqueue.backends.postgres.heart import PostgresHeart
 from dataqueue.backends.postgres.listen import listen
 from dataqueue.backends.postgres.records import (
     event_from,
+    failure_from,
     filter_parameters,
     job_from,
+    timing_from,
     worker_from,
     worker_parameters,
 )
@@ -341,11 +348,15 @@ class PostgresBackend:
 
     async def get_job(self, job_id: int) -> Job | None:
         parameters = {**filter_parameters(JobFilter()), "id": job_id, "before_id": None, "limit": 1, "offset": 0}
+        parameters["values"] = True
         rows = await self._read(self.statements("list_jobs"), parameters)
         return job_from(rows[0]) if rows else None
 
-    async def list_jobs(self, where: JobFilter, limit: int, before_id: int | None, offset: int) -> list[Job]:
+    async def list_jobs(
+        self, where: JobFilter, limit: int, before_id: int | None, offset: int, values: bool = True
+    ) -> list[Job]:
         parameters = {**filter_parameters(where), "before_id": before_id, "limit": limit, "offset": offset}
+        parameters["values"] = values
         return [job_from(row) for row in await self._read(self.statements("list_jobs"), parameters)]
 
     async def list_events(self, job_id: int) -> list[JobEvent]:
@@ -378,12 +389,38 @@ class PostgresBackend:
         return Stats(
             by_type=by_type,
             estimated_completed=completed,
-            oldest_ready_seconds=oldest,
+            oldest_ready_by_type=oldest or {},
             workers=await self.list_workers(),
         )
 
     async def list_workers(self) -> list[WorkerRecord]:
         return [worker_from(row) for row in await self._read(self.statements("list_workers"), {})]
+
+    async def now(self) -> datetime:
+        return (await self._read("SELECT now()", {}))[0][0].astimezone(UTC)
+
+    async def situation(self, job_id: int) -> Situation | None:
+        job = await self.get_job(job_id)
+        rows = await self._read(self.statements("explain_job"), {"id": job_id, "most": AHEAD_LIMIT})
+        if job is None or not rows:
+            return None
+        now, ready_at, locked, ahead = rows[0]
+        return Situation(
+            job=job,
+            now=now.astimezone(UTC),
+            ready_at=ready_at and ready_at.astimezone(UTC),
+            row_locked=locked,
+            ahead=min(ahead, AHEAD_LIMIT),
+            workers=await self.list_workers(),
+        )
+
+    async def list_failures(self, job_type: str | None, seconds: float, limit: int) -> list[FailedJob]:
+        parameters = {"job_type": job_type, "seconds": seconds, "limit": limit}
+        return [failure_from(row) for row in await self._read(self.statements("list_failures"), parameters)]
+
+    async def sample_finished(self, job_type: str | None, limit: int) -> list[Timing]:
+        rows = await self._read(self.statements("sample_finished"), {"job_type": job_type, "limit": limit})
+        return [timing_from(row) for row in rows if row[5] is not None]
 
     async def doctor(self, deep: bool = False) -> list[Finding]:
         findings = await doctor.examine(self)

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dataqueue.backends.base import JobFilter, WorkerInfo, WorkerRecord
+from dataqueue.backends.base import FailedJob, JobFilter, Timing, WorkerInfo, WorkerRecord
 from dataqueue.jobs import ErrorEntry, Job, JobEvent
 from dataqueue.retry import RetryPolicy
 
@@ -22,7 +22,7 @@ def job_from(row: tuple[Any, ...]) -> Job:
     return Job(
         id=job_id,
         job_type=job_type,
-        payload=json.loads(payload),
+        payload=None if payload is None else json.loads(payload),
         status=status,
         priority=priority,
         created_at=created_at.astimezone(UTC),
@@ -88,6 +88,35 @@ def worker_from(row: tuple[Any, ...]) -> WorkerRecord:
     )
 
 
+def failure_from(row: tuple[Any, ...]) -> FailedJob:
+    job_id, job_type, attempts, max_attempts, failed_at, next_attempt_at, reason, message, error_type, frame = row
+    return FailedJob(
+        id=job_id,
+        job_type=job_type,
+        attempts=attempts,
+        max_attempts=max_attempts,
+        failed_at=failed_at.astimezone(UTC),
+        next_attempt_at=next_attempt_at and next_attempt_at.astimezone(UTC),
+        reason=reason,
+        message=message or "",
+        error_type=error_type,
+        frame=frame,
+    )
+
+
+def timing_from(row: tuple[Any, ...]) -> Timing:
+    job_type, status, created_at, run_at, started_at, ended_at, attempts = row
+    return Timing(
+        job_type=job_type,
+        status=status,
+        created_at=created_at.astimezone(UTC),
+        run_at=run_at.astimezone(UTC),
+        started_at=started_at and started_at.astimezone(UTC),
+        ended_at=ended_at.astimezone(UTC),
+        attempts=attempts,
+    )
+
+
 def filter_parameters(where: JobFilter) -> dict[str, Any]:
     """The parameters of ``list_jobs.sql`` for these conditions."""
     tags, mode = (None if where.tags is None else list(where.tags)), where.tag_mode
@@ -105,6 +134,7 @@ def filter_parameters(where: JobFilter) -> dict[str, Any]:
         "run_before": where.run_before,
         "created_after": where.created_after,
         "created_before": where.created_before,
+        "error_contains": where.error_contains,
     }
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from redis.exceptions import NoPermissionError, ReadOnlyError
 
 from dataqueue.backends.base import (
+    AHEAD_LIMIT,
     Added,
     Cancelled,
     ChangeResult,
@@ -17,6 +19,7 @@ from dataqueue.backends.base import (
     Completed,
     Cycle,
     Failed,
+    FailedJob,
     Finding,
     Heart,
     Held,
@@ -24,7 +27,9 @@ from dataqueue.backends.base import (
     Outcome,
     Reclaimed,
     Signal,
+    Situation,
     Stats,
+    Timing,
     Topic,
     WorkerInfo,
     WorkerRecord,
@@ -54,6 +59,7 @@ from dataqueue.backends.redis.records import (
     inverted,
     job_from,
     lease_ms,
+    moment,
     pack_job,
     worker_from,
 )
@@ -182,8 +188,8 @@ class RedisBackend:
         jobs = await self.load([job_id])
         return jobs[0] if jobs else None
 
-    async def load(self, job_ids: Sequence[int]) -> list[Job]:
-        """The jobs that exist, in the order given."""
+    async def load(self, job_ids: Sequence[int], values: bool = True) -> list[Job]:
+        """The jobs that exist, in the order given. Without ``values``, payloads and outputs are None."""
         if not job_ids:
             return []
         ids = [pack_id(job_id) for job_id in job_ids if 0 < job_id < 2**48]
@@ -191,15 +197,16 @@ class RedisBackend:
             return []
         with store_errors(self.location()):
             pipe = self.client.pipeline(transaction=False)
-            for name in ("h", "s", "o", "er"):
+            for name in ("h", "s", "er", "o")[: 4 if values else 3]:
                 pipe.hmget(self.key(name), ids)
-            heads, specs, outputs, errors = await pipe.execute()
+            heads, specs, errors, *more = await pipe.execute()
+        outputs = more[0] if values else [None] * len(ids)
         jobs: list[Job] = []
         for packed, data, spec, output, error in zip(ids, heads, specs, outputs, errors, strict=True):
             if data is not None and spec is not None:
                 head = Head(data)
                 job_type = await self.type_name(head["type"])
-                jobs.append(job_from(unpack_int(packed), head, spec, job_type, output, error))
+                jobs.append(job_from(unpack_int(packed), head, spec, job_type, output, error, values))
         return jobs
 
     async def type_name(self, number: int) -> str:
@@ -210,9 +217,35 @@ class RedisBackend:
             name = self._type_names[number] = stored.decode() if stored else f"(type {number})"
         return name
 
-    async def list_jobs(self, where: JobFilter, limit: int, before_id: int | None, offset: int) -> list[Job]:
+    async def list_jobs(
+        self, where: JobFilter, limit: int, before_id: int | None, offset: int, values: bool = True
+    ) -> list[Job]:
         with store_errors(self.location()):
-            return await reading.list_jobs(self, where, limit, before_id, offset)
+            return await reading.list_jobs(self, where, limit, before_id, offset, values)
+
+    async def situation(self, job_id: int) -> Situation | None:
+        job = await self.get_job(job_id)
+        if job is None:
+            return None
+        with store_errors(self.location()):
+            ready_at, ahead = await reading.situation(self, job)
+        return Situation(
+            job=job,
+            now=await self.now(),
+            ready_at=ready_at,
+            row_locked=False,  # a script is never half-way for anybody else
+            ahead=min(ahead, AHEAD_LIMIT),
+            workers=await self.list_workers(),
+        )
+
+    async def list_failures(self, job_type: str | None, seconds: float, limit: int) -> list[FailedJob]:
+        since = await self.now() - timedelta(seconds=seconds)
+        with store_errors(self.location()):
+            return [item async for item in reading.list_failures(self, job_type, since, limit)]
+
+    async def sample_finished(self, job_type: str | None, limit: int) -> list[Timing]:
+        with store_errors(self.location()):
+            return await reading.sample_finished(self, job_type, limit)
 
     async def list_events(self, job_id: int) -> list[JobEvent]:
         if not 0 < job_id < 2**48:
@@ -257,20 +290,24 @@ class RedisBackend:
     async def stats(self) -> Stats:
         with store_errors(self.location()):
             by_type, oldest = await reading.count(self)
-        return Stats(by_type=by_type, oldest_ready_seconds=oldest, workers=await self.list_workers())
+        return Stats(by_type=by_type, oldest_ready_by_type=oldest, workers=await self.list_workers())
 
     async def doctor(self, deep: bool = False) -> list[Finding]:
         with store_errors(self.location()):
             return await doctor.examine(self, deep)
 
-    async def now(self) -> int:
+    async def now(self) -> datetime:
+        with store_errors(self.location()):
+            return moment(await self.now_ms())
+
+    async def now_ms(self) -> int:
         """The store's clock, in milliseconds."""
         seconds, micros = await self.client.time()
         return seconds * 1000 + micros // 1000
 
     async def list_workers(self) -> list[WorkerRecord]:
         with store_errors(self.location()):
-            now = await self.now()
+            now = await self.now_ms()
             ends = await self.client.zrange(self.key("wl"), 0, -1, withscores=True)
             pipe = self.client.pipeline(transaction=False)
             for worker, _ in ends:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from dataqueue.backends.base import JobFilter
-from dataqueue.backends.redis.layout import STATUS_CODES, pack_id, pack_int, unpack_int
-from dataqueue.backends.redis.records import id_of
+from dataqueue.backends.base import FailedJob, JobFilter, Timing
+from dataqueue.backends.redis.layout import STATUS_CODES, Head, pack_id, pack_int, unpack_int
+from dataqueue.backends.redis.records import (
+    failure_from,
+    id_of,
+    inverted,
+    milliseconds_of,
+    moment,
+    timing_from,
+)
 from dataqueue.jobs import Job
 
 if TYPE_CHECKING:
@@ -20,7 +28,7 @@ _LAST_ID = b"\xff" * 6
 
 
 async def list_jobs(
-    backend: RedisBackend, where: JobFilter, limit: int, before_id: int | None, offset: int
+    backend: RedisBackend, where: JobFilter, limit: int, before_id: int | None, offset: int, values: bool
 ) -> list[Job]:
     """Jobs that meet all conditions, highest id first."""
     tags = where.tags
@@ -32,7 +40,7 @@ async def list_jobs(
     async def take() -> bool:
         """Add the page's fitting jobs; whether to go on."""
         nonlocal offset
-        for job in await backend.load(page):
+        for job in await backend.load(page, values):
             if where.created_after is not None and job.created_at < where.created_after:
                 return False  # ids follow creation: none below this one fits
             if _fits(job, where):
@@ -64,8 +72,13 @@ def _fits(job: Job, where: JobFilter) -> bool:
         and (where.run_before is None or job.run_at < where.run_before)
         and (where.created_after is None or job.created_at >= where.created_after)
         and (where.created_before is None or job.created_at < where.created_before)
+        and (where.error_contains is None or _has_error(job, where.error_contains))
         and (where.tags is None or _fits_tags(set(job.tags), set(where.tags), where.tag_mode))
     )
+
+
+def _has_error(job: Job, part: str) -> bool:
+    return any(part.lower() in entry.message.lower() for entry in job.error_history)
 
 
 def _fits_tags(own: set[str], wanted: set[str], mode: str) -> bool:
@@ -158,8 +171,60 @@ class _Range:
         return self.members[self._next]
 
 
-async def count(backend: RedisBackend) -> tuple[dict[str, dict[str, int]], float | None]:
-    """Counts by type and status, and for how many seconds the longest-waiting due job has been due."""
+async def situation(backend: RedisBackend, job: Job) -> tuple[datetime | None, int]:
+    """When a job may be claimed, and how many due jobs of its type come first."""
+    ready_at = None
+    if job.attempts < job.max_attempts:
+        ready_at = job.run_at if job.status == "pending" else job.next_attempt_at if job.status == "failed" else None
+    if ready_at is None:
+        return None, 0
+    number = (await backend.types())[job.job_type]
+    place = pack_int(inverted(job.priority), 4) + pack_int(milliseconds_of(ready_at), 6) + pack_id(job.id)
+    ahead = await backend.client.zlexcount(backend.key("rd"), b"[" + number, b"(" + number + place)
+    return ready_at, ahead
+
+
+async def newest(backend: RedisBackend, job_type: str | None, statuses: Sequence[str], limit: int) -> list[bytes]:
+    """Ids (six bytes each) of the newest jobs in these states, ``limit`` of each type and state at most."""
+    types = await backend.types()
+    numbers = types.values() if job_type is None else [types[job_type]] if job_type in types else []
+    pipe = backend.client.pipeline(transaction=False)
+    for number in numbers:
+        for status in statuses:
+            prefix = number + bytes([STATUS_CODES[status]])
+            pipe.zrevrangebylex(backend.key("ix"), b"[" + prefix + _LAST_ID, b"[" + prefix, 0, limit)
+    pages: list[list[bytes]] = await pipe.execute() if numbers else []
+    return heapq.nlargest(limit, (member[-6:] for page in pages for member in page))
+
+
+async def list_failures(
+    backend: RedisBackend, job_type: str | None, since: datetime, limit: int
+) -> AsyncIterator[FailedJob]:
+    ids = await newest(backend, job_type, ["failed"], limit)
+    for at in range(0, len(ids), _PAGE * 10):
+        part = ids[at : at + _PAGE * 10]
+        pipe = backend.client.pipeline(transaction=False)
+        pipe.hmget(backend.key("h"), part)
+        pipe.hmget(backend.key("er"), part)
+        heads, errors = await pipe.execute()
+        for packed, data, error in zip(part, heads, errors, strict=True):
+            if data is None:
+                continue
+            head = Head(data)
+            if head["status"] == STATUS_CODES["failed"] and moment(head["failed"]) >= since:
+                yield failure_from(packed, head, await backend.type_name(head["type"]), error)
+
+
+async def sample_finished(backend: RedisBackend, job_type: str | None, limit: int) -> list[Timing]:
+    ids = await newest(backend, job_type, ["completed", "failed"], limit)
+    heads: list[bytes | None] = await backend.client.hmget(backend.key("h"), ids) if ids else []
+    found = [Head(data) for data in heads if data is not None]
+    timings = [timing_from(head, await backend.type_name(head["type"])) for head in found]
+    return sorted((t for t in timings if t is not None), key=lambda timing: timing.ended_at, reverse=True)
+
+
+async def count(backend: RedisBackend) -> tuple[dict[str, dict[str, int]], dict[str, float]]:
+    """Counts by type and status, and for how many seconds each type's longest-waiting due job has been due."""
     types = await backend.types()
     pipe = backend.client.pipeline(transaction=False)
     for number in types.values():
@@ -174,19 +239,20 @@ async def count(backend: RedisBackend) -> tuple[dict[str, dict[str, int]], float
         own = {status: number for status, number in own.items() if number}
         if own:
             by_type[name] = own
-    return by_type, await _oldest_ready(backend, list(types.values()))
+    return by_type, await _oldest_ready(backend, types)
 
 
-async def _oldest_ready(backend: RedisBackend, types: list[bytes]) -> float | None:
-    oldest: int | None = None
-    for number in types:
+async def _oldest_ready(backend: RedisBackend, types: dict[str, bytes]) -> dict[str, float]:
+    now = await backend.now_ms()
+    waited: dict[str, float] = {}
+    for name, number in types.items():
         low = b"[" + number
         high = b"(" + pack_int(unpack_int(number) + 1, 2)
         for _ in range(_MAX_PRIORITIES):  # within a priority the first is the oldest
             first = await backend.client.zrangebylex(backend.key("rd"), low, high, 0, 1)
             if not first:
                 break
-            due = unpack_int(first[0][6:12])
-            oldest = due if oldest is None else min(oldest, due)
+            seconds = max(0.0, (now - unpack_int(first[0][6:12])) / 1000)
+            waited[name] = max(seconds, waited.get(name, 0.0))
             low = b"(" + first[0][:6] + b"\xff" * 12
-    return None if oldest is None else max(0.0, (await backend.now() - oldest) / 1000)
+    return waited

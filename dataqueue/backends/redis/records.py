@@ -7,7 +7,7 @@ import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dataqueue.backends.base import Claimed, WorkerInfo, WorkerRecord
+from dataqueue.backends.base import Claimed, FailedJob, Timing, WorkerInfo, WorkerRecord
 from dataqueue.backends.redis.layout import (
     EVENT_CODES,
     NEVER,
@@ -80,13 +80,15 @@ def inverted(priority: int) -> int:
     return INT4_MAX - priority
 
 
-def job_from(job_id: int, head: Head, spec: bytes, job_type: str, output: bytes | None, errors: bytes | None) -> Job:
+def job_from(
+    job_id: int, head: Head, spec: bytes, job_type: str, output: bytes | None, errors: bytes | None, values: bool = True
+) -> Job:
     options, payload = decode_spec(spec)
     timeout = options.get("timeout")
     return Job(
         id=job_id,
         job_type=job_type,
-        payload=json.loads(payload),
+        payload=json.loads(payload) if values else None,
         status=STATUS_NAMES[head["status"]],
         priority=inverted(head["prio"]),
         created_at=moment(head["created"]),
@@ -118,6 +120,39 @@ def _error(line: bytes) -> ErrorEntry:
     at, _, text = line.partition(b" ")
     entry = json.loads(text)
     return ErrorEntry(entry["message"], moment(int(at)), entry.get("type"), entry.get("frame"))
+
+
+def failure_from(packed: bytes, head: Head, job_type: str, errors: bytes | None) -> FailedJob:
+    lines = (errors or b"").splitlines()
+    last = _error(lines[-1]) if lines else None
+    return FailedJob(
+        id=unpack_int(packed),
+        job_type=job_type,
+        attempts=head["attempts"],
+        max_attempts=head["max"],
+        failed_at=moment(head["failed"]),
+        next_attempt_at=moment_or_none(head["next_at"]),
+        reason=_REASON_NAMES[head["reason"]],
+        message=last.message if last else "",
+        error_type=last.error_type if last else None,
+        frame=last.frame if last else None,
+    )
+
+
+def timing_from(head: Head, job_type: str) -> Timing | None:
+    status = STATUS_NAMES[head["status"]]
+    ended = moment_or_none(head["completed" if status == "completed" else "failed"])
+    if status not in ("completed", "failed") or ended is None:
+        return None  # something has happened to it since the index was read
+    return Timing(
+        job_type=job_type,
+        status=status,
+        created_at=moment(head["created"]),
+        run_at=moment(head["run_at"]),
+        started_at=moment_or_none(head["started"]),
+        ended_at=ended,
+        attempts=head["attempts"],
+    )
 
 
 def claimed_from(job_id: int, head: Head, spec: bytes, job_type: str) -> Claimed:

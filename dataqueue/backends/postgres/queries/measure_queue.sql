@@ -1,4 +1,4 @@
--- The estimated number of rows, and for how many seconds the longest-waiting due job has been due: one
+-- The estimated number of rows, and for how many seconds each type's longest-waiting due job has been due: one
 -- index probe for each type and priority in use.
 WITH RECURSIVE types AS (
     (SELECT job_type FROM {schema}.job_queue WHERE due AND ready_at IS NOT NULL ORDER BY job_type LIMIT 1)
@@ -20,4 +20,6 @@ WITH RECURSIVE types AS (
         ORDER BY q.priority DESC, q.ready_at, q.id LIMIT 1) following
 )
 SELECT (SELECT reltuples::bigint FROM pg_class WHERE oid = '{schema}.job_queue'::regclass),
-       (SELECT extract(epoch FROM now() - min(ready_at))::float8 FROM oldest WHERE ready_at <= now())
+       (SELECT json_object_agg(job_type, waited) FROM (
+            SELECT job_type, extract(epoch FROM now() - min(ready_at))::float8 AS waited
+            FROM oldest WHERE ready_at <= now() GROUP BY job_type) w)
