@@ -63,6 +63,16 @@ class ResultTimeout(DataQueueError, TimeoutError):
     """The job had not finished within the time given. The job itself goes on."""
 
 
+class ReadOnlyQueue(DataQueueError):
+    """The queue was opened for reading only; the store has refused a change."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"The queue at {where} was opened with read_only=True. Nothing was changed. Use a queue without it to add, "
+            "change or work jobs."
+        )
+
+
 class StoreUnavailable(DataQueueError, ConnectionError):
     """The store cannot be reached. Whether the operation took effect is unknown only if it was sent."""
 

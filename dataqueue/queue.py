@@ -24,6 +24,7 @@ from dataqueue.errors import (
     JobCancelled,
     JobFailed,
     JobNotFound,
+    ReadOnlyQueue,
     UnknownJobType,
     WrongLoop,
 )
@@ -120,6 +121,7 @@ class JobQueue:
         tls: TLS | None = None,
         min_connections: int = DEFAULT_POOL_SIZE[0],
         max_connections: int = DEFAULT_POOL_SIZE[1],
+        read_only: bool = False,
     ) -> JobQueue:
         """A queue on the store of a URL; nothing is connected yet.
 
@@ -131,6 +133,8 @@ class JobQueue:
             key_prefix: what the Redis keys begin with, ``dq`` by default.
             tls: certificates.
             min_connections, max_connections: size of the connection pool.
+            read_only: let the store refuse every change, and give up a query after ten seconds: Postgres by
+                read-only transactions, Redis by EVAL_RO. For dashboards and assistants that only look.
 
         Raises:
             ConfigError: the URL is malformed. The message never holds a password.
@@ -141,7 +145,9 @@ class JobQueue:
 
         def create() -> Backend:
             resolved, _ = resolve_url(url)
-            return create_backend(resolved, schema=schema, tls=tls, pool_size=size, key_prefix=key_prefix)
+            return create_backend(
+                resolved, schema=schema, tls=tls, pool_size=size, key_prefix=key_prefix, read_only=read_only
+            )
 
         queue = cls.__new__(cls)
         queue._set_up(create)
@@ -253,6 +259,8 @@ class JobQueue:
 
         Safe to call from many processes at once. See also ``dataqueue migrate``.
         """
+        if self.backend.read_only:
+            raise ReadOnlyQueue(self.backend.location())
         return await self.backend.migrate(shared=shared_typescript)
 
     # -- definitions --------------------------------------------------------------------------------

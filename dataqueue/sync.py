@@ -72,6 +72,7 @@ class SyncJobQueue:
         tls: TLS | None = None,
         min_connections: int = DEFAULT_POOL_SIZE[0],
         max_connections: int = DEFAULT_POOL_SIZE[1],
+        read_only: bool = False,
     ) -> SyncJobQueue:
         """See :meth:`dataqueue.JobQueue.from_url`."""
         sync = cls.__new__(cls)
@@ -83,6 +84,7 @@ class SyncJobQueue:
                 tls=tls,
                 min_connections=min_connections,
                 max_connections=max_connections,
+                read_only=read_only,
             )
         )
         return sync

@@ -86,7 +86,8 @@ class FinishWatch:
         try:
             while self._waits:
                 try:
-                    if time.monotonic() - self._listening_since > _RENEW_AFTER:
+                    due = time.monotonic() - self._listening_since > _RENEW_AFTER
+                    if due and not self._backend.read_only:
                         await self._backend.listen_for("finished", self._id, _LISTEN_SECONDS)
                         self._listening_since = time.monotonic()
                     await self._poll()

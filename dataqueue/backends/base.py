@@ -308,6 +308,8 @@ class Backend(Protocol):
     """A store. Methods may be called concurrently; each is one atomic change unless it says otherwise."""
 
     name: str
+    read_only: bool
+    """Whether the store refuses every change that comes from here."""
 
     async def open(self) -> None:
         """Connect and check that the schema fits this package.

@@ -56,6 +56,7 @@ def create_backend(
     tls: TLS | None,
     pool_size: tuple[int, int],
     key_prefix: str | None = None,
+    read_only: bool = False,
 ) -> Backend:
     """The backend for a URL; nothing is connected yet. Each kind of store uses its own of schema and key_prefix.
 
@@ -69,13 +70,15 @@ def create_backend(
     if scheme == "postgresql":
         from dataqueue.backends.postgres.backend import PostgresBackend
 
-        return PostgresBackend.from_url(url, schema=schema, tls=tls, pool_size=pool_size)
+        return PostgresBackend.from_url(url, schema=schema, tls=tls, pool_size=pool_size, read_only=read_only)
     if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
         from dataqueue.backends.redis.backend import RedisBackend
 
         if schema is not None and key_prefix is None:
             raise ConfigError("schema= belongs to Postgres; for Redis give key_prefix= (or both).")
-        return RedisBackend.from_url(url, key_prefix=key_prefix, tls=tls, max_connections=pool_size[1])
+        return RedisBackend.from_url(
+            url, key_prefix=key_prefix, tls=tls, max_connections=pool_size[1], read_only=read_only
+        )
     if scheme == "embedded":
         from dataqueue.backends.postgres.embedded import EmbeddedPostgresBackend
 
@@ -87,8 +90,10 @@ def create_backend(
             if kind == "valkey":
                 from dataqueue.backends.redis.embedded import EmbeddedValkeyBackend
 
-                return EmbeddedValkeyBackend(Path(path) if path else None, key_prefix=key_prefix)
-        return EmbeddedPostgresBackend(Path(path) if path else None, schema=schema, pool_size=pool_size)
+                return EmbeddedValkeyBackend(Path(path) if path else None, key_prefix=key_prefix, read_only=read_only)
+        return EmbeddedPostgresBackend(
+            Path(path) if path else None, schema=schema, pool_size=pool_size, read_only=read_only
+        )
     raise ConfigError(
         f"{without_secrets(url)!r} is not a URL of a store that dataqueue knows. "
         "Use postgresql://user:password@host:5432/database, redis://host:6379/0, embedded:[path] or "

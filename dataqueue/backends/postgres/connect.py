@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dataqueue.backends.resolve import without_secrets
-from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
+from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnavailable
 from dataqueue.tls import TLS, as_file
 
 KEEPALIVE = {
@@ -154,6 +154,13 @@ def store_errors(where: str, *, sent: bool = True) -> Generator[None]:
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
         raise SchemaError(
             f"The tables at {where} do not fit this version of dataqueue ({_first_line(error)}). {migrate_hint(None)}"
+        ) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise ReadOnlyQueue(where) from error
+    except psycopg.errors.QueryCanceled as error:
+        raise StoreUnavailable(
+            f"Postgres at {where} gave up a query: {_first_line(error)}. Ask for less at once, or look for what slows "
+            "it down: dataqueue doctor."
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise StoreUnavailable(

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 class EmbeddedPostgresBackend(PostgresBackend):
     """Starts the server when it is opened and brings its tables up to date; nobody else would."""
 
-    def __init__(self, path: Path | None, *, schema: str | None, pool_size: tuple[int, int]) -> None:
-        super().__init__("dbname=dataqueue", None, schema, pool_size)
+    def __init__(
+        self, path: Path | None, *, schema: str | None, pool_size: tuple[int, int], read_only: bool = False
+    ) -> None:
+        super().__init__("dbname=dataqueue", None, schema, pool_size, read_only)
         self._path = path
         self._where = f"an embedded server{f' in {path}' if path else ''}"
         self._server: EmbeddedServer | None = None

@@ -34,7 +34,7 @@ from dataqueue.backends.base import (
     WorkerInfo,
     WorkerRecord,
 )
-from dataqueue.backends.redis import doctor, reading
+from dataqueue.backends.redis import doctor, reading, readonly
 from dataqueue.backends.redis.call import AnyClient, Scripts, store_errors
 from dataqueue.backends.redis.connect import Endpoint, endpoint_of_client, endpoint_of_url
 from dataqueue.backends.redis.heart import RedisHeart
@@ -63,7 +63,7 @@ from dataqueue.backends.redis.records import (
     pack_job,
     worker_from,
 )
-from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
+from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent
 from dataqueue.options import JobSpec
 from dataqueue.tls import TLS
@@ -81,19 +81,22 @@ _REFUSED = ord("0")
 class RedisBackend:
     name = "redis"
 
-    def __init__(self, endpoint: Endpoint, prefix: str) -> None:
+    def __init__(self, endpoint: Endpoint, prefix: str, read_only: bool = False) -> None:
         if not prefix or len(prefix) > 200 or any(character in prefix for character in "\x00\r\n "):
             raise ConfigError(f"key_prefix must be 1 to 200 characters without white space, not {prefix!r:.80}.")
         self._endpoint = endpoint
+        self.read_only = read_only
         self.prefix = key_prefix(prefix)
         self.scripts = Scripts(self.prefix)
         self.client: AnyClient = None
         self._type_names: dict[int, str] = {}
 
     @classmethod
-    def from_url(cls, url: str, *, key_prefix: str | None, tls: TLS | None, max_connections: int) -> RedisBackend:
+    def from_url(
+        cls, url: str, *, key_prefix: str | None, tls: TLS | None, max_connections: int, read_only: bool
+    ) -> RedisBackend:
         endpoint, named = endpoint_of_url(url, tls, max_connections)
-        return cls(endpoint, named or DEFAULT_PREFIX if key_prefix is None else key_prefix)
+        return cls(endpoint, named or DEFAULT_PREFIX if key_prefix is None else key_prefix, read_only)
 
     @classmethod
     def from_client(cls, client: AnyClient, *, key_prefix: str | None) -> RedisBackend:
@@ -111,6 +114,8 @@ class RedisBackend:
         self.client = self._endpoint.make_async()
         try:
             with store_errors(self.location()):
+                if self.read_only:
+                    await readonly.check(readonly.read_only(self.client), self.key("m"), self.location())
                 layout = int(await self.client.hget(self.key("m"), "layout") or await self._mark_layout())
             if layout != LAYOUT:
                 raise SchemaError(
@@ -123,6 +128,8 @@ class RedisBackend:
 
     async def _mark_layout(self) -> int:
         try:
+            if self.read_only:
+                return LAYOUT  # there is nothing yet
             await self.client.hsetnx(self.key("m"), "layout", LAYOUT)
             return int(await self.client.hget(self.key("m"), "layout"))
         except (NoPermissionError, ReadOnlyError):  # this user, or this replica, only reads
@@ -141,6 +148,8 @@ class RedisBackend:
     async def call(self, name: str, *arguments: Any) -> Any:
         if self.client is None:
             raise StoreUnavailable(f"The queue at {self.location()} is closed.")
+        if self.read_only:
+            raise ReadOnlyQueue(self.location())
         with store_errors(self.location()):
             return await self.scripts.call(self.client, name, *arguments)
 

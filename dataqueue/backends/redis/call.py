@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import redis.exceptions as failures
 
 from dataqueue.backends.redis.layout import CHANNEL, lua_prelude
-from dataqueue.errors import DataQueueError, StoreUnavailable
+from dataqueue.errors import DataQueueError, ReadOnlyQueue, StoreUnavailable
 
 AnyClient = Any
 """``redis.asyncio.Redis`` or ``RedisCluster``: their stubs have no common base."""
@@ -98,6 +98,8 @@ def store_errors(where: str) -> Generator[None]:
             "operation that was under way may or may not have taken effect."
         ) from error
     except failures.ResponseError as error:
+        if "not allowed from read-only scripts" in str(error):
+            raise ReadOnlyQueue(where) from error
         if str(error).startswith(_FOR_A_WHILE):
             raise StoreUnavailable(
                 f"Redis at {where} does not take writes now: {error}. Nothing was changed."

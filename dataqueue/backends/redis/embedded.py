@@ -18,8 +18,8 @@ _CONNECTIONS = 20
 class EmbeddedValkeyBackend(RedisBackend):
     """Starts the server when it is opened."""
 
-    def __init__(self, path: Path | None, *, key_prefix: str | None) -> None:
-        super().__init__(_not_started(), DEFAULT_PREFIX if key_prefix is None else key_prefix)
+    def __init__(self, path: Path | None, *, key_prefix: str | None, read_only: bool = False) -> None:
+        super().__init__(_not_started(), DEFAULT_PREFIX if key_prefix is None else key_prefix, read_only)
         self._path = path
         self._server: EmbeddedServer | None = None
 
