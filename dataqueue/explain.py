@@ -6,12 +6,14 @@ would get this job. The conformance suite holds the rules against the real claim
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from dataqueue.backends.base import AHEAD_LIMIT, Situation, Timing, WorkerRecord
+from dataqueue.errors import ConfigError
 from dataqueue.jobs import Job
 
 JobState = Literal[
@@ -314,6 +316,21 @@ def rate(recent: Sequence[Timing], now: datetime) -> float | None:
         return None
     span = (now - min(ended)).total_seconds()
     return len(ended) / span if span > 0 else None
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_window(text: str) -> timedelta:
+    """``15m`` or ``24h`` as a time.
+
+    Raises:
+        ConfigError: nothing of the kind.
+    """
+    match = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip())
+    if match is None or int(match[1]) == 0:
+        raise ConfigError(f"{text!r:.40} is not a time: write a number and s, m, h, d or w, such as 15m or 24h.")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def duration(time: timedelta) -> str:

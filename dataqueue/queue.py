@@ -604,11 +604,14 @@ class JobQueue:
 
     # -- changing -----------------------------------------------------------------------------------
 
-    async def cancel_job(self, job_id: int) -> bool:
+    async def cancel_job(self, job_id: int, *, by: str | None = None) -> bool:
         """Cancel a job that is not finished: pending, waiting, running, or failed with a retry due.
 
         A running one is asked to stop: its handler is cancelled (``ctx.aborted`` for a ``def``
         handler) at once where notifications work, else at its worker's next heartbeat.
+
+        Args:
+            by: who wants it, for the job's event log.
 
         Returns:
             Whether anything changed: False if it was finished already.
@@ -617,17 +620,20 @@ class JobQueue:
             JobNotFound: no such job.
         """
         backend = await self.open()
-        result = await backend.cancel(_check_id(job_id))
+        result = await backend.cancel(_check_id(job_id), _check_by(by))
         if result == "missing":
             raise JobNotFound(job_id)
         if result == "changed":
             self.hooks.emit(Hook("job:cancelled", job_id))
         return result in ("changed", "requested")
 
-    async def retry_job(self, job_id: int, *, force: bool = False) -> bool:
+    async def retry_job(self, job_id: int, *, force: bool = False, by: str | None = None) -> bool:
         """Run a failed or cancelled job again, now; ``force`` also a completed one.
 
         At least one more attempt is granted: ``max_attempts`` is raised where it would be in the way.
+
+        Args:
+            by: who wants it, for the job's event log.
 
         Returns:
             Whether anything changed: False if the job is pending, running or waiting (or completed).
@@ -636,7 +642,7 @@ class JobQueue:
             JobNotFound: no such job.
         """
         backend = await self.open()
-        result = await backend.retry(_check_id(job_id), force)
+        result = await backend.retry(_check_id(job_id), force, _check_by(by))
         if result == "missing":
             raise JobNotFound(job_id)
         if result == "changed":
@@ -709,6 +715,10 @@ class _JobDecorator:
 
 def _check_id(job_id: object, what: str = "job_id") -> int:
     return check_integer(job_id, what, 1, 2**63 - 1)
+
+
+def _check_by(by: object) -> str | None:
+    return None if by is None else check_name(by, "by")
 
 
 def _check_window(window: object) -> timedelta:

@@ -290,13 +290,13 @@ class SyncJobQueue:
 
     # -- changing -----------------------------------------------------------------------------------
 
-    def cancel_job(self, job_id: int) -> bool:
+    def cancel_job(self, job_id: int, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.cancel_job`."""
-        return self.run(lambda: self.queue.cancel_job(job_id))
+        return self.run(lambda: self.queue.cancel_job(job_id, by=by))
 
-    def retry_job(self, job_id: int, *, force: bool = False) -> bool:
+    def retry_job(self, job_id: int, *, force: bool = False, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.retry_job`."""
-        return self.run(lambda: self.queue.retry_job(job_id, force=force))
+        return self.run(lambda: self.queue.retry_job(job_id, force=force, by=by))
 
     # -- hooks --------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import dataqueue
-from dataqueue.cli import demo, inspect, jobs, migrate, worker
+from dataqueue.cli import demo, docs, explain, inspect, jobs, mcp, migrate, worker
 
 __all__ = ["app", "main"]
 
@@ -50,7 +50,13 @@ app.command("migrate")(migrate.migrate)
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")
 app.command("stats")(inspect.stats)
+app.command("status")(explain.status)
+app.command("explain")(explain.explain)
+app.command("failures")(explain.failures)
+app.command("workers")(explain.workers)
 app.command("doctor")(inspect.doctor)
+app.command("mcp")(mcp.mcp)
+app.add_typer(docs.app, name="docs")
 
 
 def main() -> int:

@@ -188,7 +188,9 @@ class Model:
             return "unchanged"
         job.updated_at = self.now
         if job.status == "processing":
-            job.cancel_requested_at = job.cancel_requested_at or self.now
+            if job.cancel_requested_at is None:
+                job.cancel_requested_at = self.now
+                self._log(job, "cancel_requested")
             return "requested"
         self._cancelled(job, None)
         self.hooks.append(("job:cancelled", job_id))

@@ -11,6 +11,7 @@ import pytest
 from support import Working, until
 
 from dataqueue import Hook, JobContext, JobNotFound, JobQueue, NewJob, SyncJobContext
+from dataqueue.backends.base import WorkerInfo
 
 NOW = timedelta(0)
 
@@ -77,7 +78,7 @@ async def test_a_running_job_is_told_to_stop(queue: JobQueue, working: Working) 
     for handle in (one, two):
         job = await handle.wait(timeout=20)
         assert (job.status, job.locked_by, job.cancel_requested_at, job.output) == ("cancelled", None, None, None)
-        assert await _events(queue, handle.id) == ["added", "processing", "cancelled"]
+        assert await _events(queue, handle.id) == ["added", "processing", "cancel_requested", "cancelled"]
     assert stopped.is_set()
 
 
@@ -200,3 +201,16 @@ async def _finished(queue: JobQueue, job_type: str) -> Any:
         await queue.add_job(job_type)
         return None
     return page[0] if page[0].is_finished else None
+
+
+async def test_the_event_log_says_who_wanted_it(queue: JobQueue) -> None:
+    job = await queue.add_job("t")
+    await queue.cancel_job(job.id, by="ada")
+    await queue.retry_job(job.id, by="mcp")
+    await queue.backend.register_worker(WorkerInfo("w", "host", 1, ("t",), 1, "0", 60))
+    assert len((await queue.backend.cycle("w", [], ["t"], 1, True)).jobs) == 1
+    assert await queue.cancel_job(job.id, by="ada")
+    assert await queue.cancel_job(job.id, by="bob")
+    told = [(event.event_type, (event.metadata or {}).get("by")) for event in await queue.get_job_events(job.id)]
+    assert told[1:3] == [("cancelled", "ada"), ("retried", "mcp")]
+    assert told[4:] == [("cancel_requested", "ada")]

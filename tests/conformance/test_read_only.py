@@ -66,7 +66,7 @@ async def test_forged_writes_are_refused_by_the_store(reader: JobQueue, queue: J
             lambda: client.pipeline(transaction=False).delete(key).execute(),
         ]
         for forge in forged:
-            with pytest.raises(Exception, match="read-only|not allowed|Nothing was changed"):
+            with pytest.raises(Exception, match=r"read-only|not allowed|Nothing was changed"):
                 await forge()
     else:
         for statement in (
@@ -75,7 +75,7 @@ async def test_forged_writes_are_refused_by_the_store(reader: JobQueue, queue: J
             "SELECT set_config('transaction_read_only', 'off', true)",
             "SELECT nextval('dataqueue_lease_seq')",
         ):
-            with pytest.raises(Exception, match="Nothing was changed|before any query|read-write"):
+            with pytest.raises(Exception, match=r"Nothing was changed|before any query|read-write"):
                 async with backend.connection() as conn:
                     await conn.execute(statement)
     assert [job.status for job in await queue.get_all_jobs()] == ["pending"]

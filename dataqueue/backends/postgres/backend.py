@@ -387,15 +387,15 @@ class PostgresBackend:
         rows = await self._read(self.statements("find_finished"), {"ids": list(job_ids)})
         return {job_id: bool(finished) for job_id, finished in rows}
 
-    async def cancel(self, job_id: int) -> ChangeResult:
-        cursor = await self._write(self.statements("cancel_job"), {"id": job_id})
+    async def cancel(self, job_id: int, by: str | None = None) -> ChangeResult:
+        cursor = await self._write(self.statements("cancel_job"), {"id": job_id, "by": by})
         status, exists, _ = (await cursor.fetchall())[0]
         if not exists:
             return "missing"
         return "unchanged" if status is None else "changed" if status == "cancelled" else "requested"
 
-    async def retry(self, job_id: int, force: bool) -> ChangeResult:
-        cursor = await self._write(self.statements("retry_job"), {"id": job_id, "force": force})
+    async def retry(self, job_id: int, force: bool, by: str | None = None) -> ChangeResult:
+        cursor = await self._write(self.statements("retry_job"), {"id": job_id, "force": force, "by": by})
         retried, exists, _ = (await cursor.fetchall())[0]
         return "changed" if retried is not None else "unchanged" if exists else "missing"
 

@@ -284,11 +284,11 @@ class RedisBackend:
                 known[job_id] = status in ("completed", "cancelled") or (status == "failed" and not head["next_at"])
         return known
 
-    async def cancel(self, job_id: int) -> ChangeResult:
-        return await self._change("cancel", job_id)
+    async def cancel(self, job_id: int, by: str | None = None) -> ChangeResult:
+        return await self._change("cancel", job_id, _by(by))
 
-    async def retry(self, job_id: int, force: bool) -> ChangeResult:
-        return await self._change("retry", job_id, int(force))
+    async def retry(self, job_id: int, force: bool, by: str | None = None) -> ChangeResult:
+        return await self._change("retry", job_id, int(force), _by(by))
 
     async def _change(self, name: str, job_id: int, *arguments: Any) -> ChangeResult:
         if not 0 < job_id < 2**48:
@@ -434,6 +434,10 @@ class RedisBackend:
 
     def signals(self) -> AsyncGenerator[Signal]:
         return listen(self.client, self.scripts.channel, self.location())
+
+
+def _by(by: str | None) -> str:
+    return "" if by is None else json.dumps({"by": by})
 
 
 def _batches(specs: Iterable[JobSpec]) -> Iterable[list[JobSpec]]:

@@ -58,6 +58,7 @@ EVENT_CODES: Final = {
     "retried": 6,
     "reclaimed": 7,
     "released": 8,
+    "cancel_requested": 9,
 }
 NO_PROGRESS: Final = 255
 NEVER: Final = 2**48 - 1

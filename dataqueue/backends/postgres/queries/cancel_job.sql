@@ -1,5 +1,8 @@
 -- Cancel what has not begun; ask the worker where it runs. A failed job counts while a retry is due.
-WITH done AS (
+-- %(by)s: whose wish it is, for the event.
+WITH before AS (
+    SELECT id, cancel_requested_at FROM {schema}.job_queue WHERE id = %(id)s
+), done AS (
     UPDATE {schema}.job_queue SET
         status = CASE status WHEN 'processing' THEN status ELSE 'cancelled' END,
         cancel_requested_at = CASE status WHEN 'processing' THEN COALESCE(cancel_requested_at, now()) END,
@@ -11,7 +14,10 @@ WITH done AS (
            OR (status = 'processing' AND lease_id IS NOT NULL))
     RETURNING id, status
 ), logged AS (
-    INSERT INTO {schema}.job_events (job_id, event_type) SELECT id, 'cancelled' FROM done WHERE status = 'cancelled'
+    INSERT INTO {schema}.job_events (job_id, event_type, metadata)
+    SELECT id, CASE done.status WHEN 'cancelled' THEN 'cancelled' ELSE 'cancel_requested' END,
+           CASE WHEN %(by)s::text IS NOT NULL THEN jsonb_build_object('by', %(by)s::text) END
+    FROM done JOIN before USING (id) WHERE done.status = 'cancelled' OR before.cancel_requested_at IS NULL
 )
 SELECT (SELECT status FROM done), EXISTS (SELECT FROM {schema}.job_queue WHERE id = %(id)s),
        (SELECT pg_notify('{channel}', CASE status WHEN 'cancelled' THEN 'finished ' ELSE 'cancel ' END || id)

@@ -1,4 +1,4 @@
--- Run again, now, by a person's wish: at least one more attempt is granted.
+-- Run again, now, by a person's wish: at least one more attempt is granted. %(by)s: whose, for the event.
 WITH done AS (
     UPDATE {schema}.job_queue SET
         status = 'pending', run_at = LEAST(run_at, now()), due = TRUE,
@@ -8,7 +8,8 @@ WITH done AS (
     WHERE id = %(id)s AND (status IN ('failed', 'cancelled') OR (%(force)s AND status = 'completed'))
     RETURNING id
 ), logged AS (
-    INSERT INTO {schema}.job_events (job_id, event_type) SELECT id, 'retried' FROM done
+    INSERT INTO {schema}.job_events (job_id, event_type, metadata)
+    SELECT id, 'retried', CASE WHEN %(by)s::text IS NOT NULL THEN jsonb_build_object('by', %(by)s::text) END FROM done
 )
 SELECT (SELECT id FROM done), EXISTS (SELECT FROM {schema}.job_queue WHERE id = %(id)s),
        (SELECT pg_notify('{channel}', 'work') FROM done)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- KEYS h ev rd dl ix ls lf
--- Cancel what has not begun; ask the worker where it runs. ARGV: channel, id6.
+-- Cancel what has not begun; ask the worker where it runs. ARGV: channel, id6, metadata of the event.
 local bad = probe()
 if bad then return bad end
 local id = ARGV[2]
@@ -8,7 +8,10 @@ local data = redis.call('HGET', K_h, id)
 if not data then return 'missing' end
 local h = decode(data)
 if h.status == S_PROCESSING then
-  if h.cancel_req == 0 then h.cancel_req = now end
+  if h.cancel_req == 0 then
+    h.cancel_req = now
+    log_event(h, id, E_CANCEL_REQUESTED, ARGV[3])
+  end
   h.updated = now
   redis.call('HSET', K_h, id, encode(h))
   redis.call('PUBLISH', CHANNEL, 'cancel ' .. name_of(id))
@@ -17,7 +20,7 @@ end
 if h.status == S_PENDING or h.status == S_WAITING or (h.status == S_FAILED and h.next_at > 0) then
   unlink(h, id)
   h.status, h.cancelled, h.next_at = S_CANCELLED, now, 0
-  log_event(h, id, E_CANCELLED, '')
+  log_event(h, id, E_CANCELLED, ARGV[3])
   link(h, id)
   flush()
   tell_finished({ id })

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS h o ev rd dl ix ls lw
--- Run again, now, by a person's wish: at least one more attempt is granted. ARGV: channel, id6, force (0/1).
+-- Run again, now, by a person's wish: at least one more attempt is granted. ARGV: channel, id6, force (0/1),
+-- metadata of the event.
 local bad = probe()
 if bad then return bad end
 local id = ARGV[2]
@@ -14,7 +15,7 @@ unlink(h, id)
 h.status, h.run_at, h.max = S_PENDING, math.min(h.run_at, now), math.max(h.max, h.attempts + 1)
 h.next_at, h.reason, h.completed, h.progress, h.retried = 0, 0, 0, NO_PROGRESS, now
 redis.call('HDEL', K_o, id)
-log_event(h, id, E_RETRIED, '')
+log_event(h, id, E_RETRIED, ARGV[4])
 link(h, id)
 flush()
 tell_work(now)
