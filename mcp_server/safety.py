@@ -31,7 +31,7 @@ _INVISIBLE = re.compile(
 _SENSITIVE = (
     r"pass(?:word|wd|phrase|code)?|pwd|secrets?|tokens?|authori[sz]ation|auth|cookies?|api[\s_.-]?keys?|private[\s_.-]?keys?"
     r"|access[\s_.-]?keys?|client[\s_.-]?secret|credentials?|dsn|session[\s_.-]?id|connection[\s_.-]?string|bearer|jwt|otp|pin"
-    r"|ssn|cvv|cvc|card[\s_.-]?number|iban"
+    r"|pw|ssn|cvv|cvc|card[\s_.-]?number|iban"
 )
 _SECRET_KEY = re.compile(rf"(?:^|[^a-z])(?:{_SENSITIVE})(?:$|[^a-z])", re.IGNORECASE)
 _VALUES = (
@@ -43,12 +43,13 @@ _VALUES = (
         r"\b(?:gh[pousr]|github_pat|glpat|npm|xox[abeprs]|hf|dop_v1|shpat|SG|AIza|ya29|pypi)[-_.A-Za-z0-9]{12,}"
     ),
     re.compile(r"(?i)\b(?:bearer|basic|digest|token)\s+[A-Za-z0-9+/=._~-]{8,}"),
-    re.compile(r"(?<=://)[^\s/@'\"<>]*:?[^\s/@'\"<>]*(?=@)"),
-    re.compile(r"[\w.!#$%&'*+=?^`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]+)+"),
+    re.compile(r"(?<=://)[^\s/@'\"<>]+(?=@)"),
+    re.compile(r"(?<![\w.!#$%&'*+=?^`{|}~-])[\w.!#$%&'*+=?^`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]+)+"),
     re.compile(r"\b(?:\d[ -]?){13,19}\b"),
 )
 _ASSIGNED = re.compile(
-    rf"(?i)(?<![a-z])((?:[\w.-]*[_.-])?(?:{_SENSITIVE})(?:[_.-][\w.-]*)?)([\"'`\]]*\s*(?:=>|[:=])\s*)"
+    rf"(?i)(?<![\w.-])((?:[\w.-]*[_.-]|(?-i:[a-z0-9]+(?=[A-Z])))?(?:{_SENSITIVE})(?:[_.-][\w.-]*|(?-i:[A-Z]\w*))?)"
+    r"([\"'`\]]*\s*(?:=>|[:=])\s*)"
     r"(\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|(?:bearer\s+|basic\s+)?[^\s,;&}\])\"']+)"
 )
 
