@@ -8,7 +8,7 @@ WORKERS ?= 2
 SOURCES := pyproject.toml $(shell find dataqueue mcp_server installers ai migrations docs -type f \
 	-not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test check check-plans bench docs chaos clean
+.PHONY: demo test check check-plans bench docs eval-docs chaos clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/dataqueue demo $(if $(URL),--url '$(URL)')
@@ -30,8 +30,8 @@ chaos: $(VENV)/.installed $(VENV)/.test
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(if $(URL),--url '$(URL)') $(ARGS)
 
-docs:
-	@echo 'The manual is in docs/; it is read as Markdown.'
+eval-docs: $(VENV)/.installed
+	$(BIN)/python tests/eval_docs.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,4 +1,5 @@
-"""Search over the manual: SQLite FTS5 in memory, pages and sections ranked apart and fused."""
+"""Search over the manual: SQLite FTS5 in memory. Three rankings are fused: whole pages, their sections, and their
+phrases (title, description, headings, and the questions that a page says it answers), each by itself."""
 
 from __future__ import annotations
 
@@ -105,8 +106,8 @@ _STOP = frozenset(
         "dataqueue",
     ]
 )
-# Reciprocal rank fusion: a small constant trusts the first places more.
 _RRF = 8.0
+"""A small constant trusts the first places more."""
 _SNIPPET_WORDS = 40
 
 
@@ -135,7 +136,15 @@ class DocsIndex:
             "CREATE VIRTUAL TABLE sections USING fts5(page UNINDEXED, section UNINDEXED, title, heading, body,"
             " tokenize = 'porter unicode61')"
         )
+        self._db.execute(
+            "CREATE VIRTUAL TABLE phrases USING fts5(page UNINDEXED, words, tokenize = 'porter unicode61')"
+        )
         for number, page in enumerate(self.pages):
+            phrases = [f"{page.title} {page.slug.rpartition('/')[2]}", page.description, *page.questions]
+            phrases += [section.heading for section in page.sections[1:]]
+            self._db.executemany(
+                "INSERT INTO phrases (page, words) VALUES (?, ?)", [(number, split_names(text)) for text in phrases]
+            )
             self._db.execute(
                 "INSERT INTO pages (rowid, title, description, questions, headings, body) VALUES (?, ?, ?, ?, ?, ?)",
                 (
@@ -164,7 +173,7 @@ class DocsIndex:
         match = " OR ".join(f'"{word}"' for word in words)
         with self._lock:
             pages = self._db.execute(
-                "SELECT rowid, bm25(pages, 10, 5, 8, 5, 1) AS rank FROM pages WHERE pages MATCH ? ORDER BY rank LIMIT 40",
+                "SELECT rowid, bm25(pages, 10, 5, 5, 5, 1) AS rank FROM pages WHERE pages MATCH ? ORDER BY rank LIMIT 40",
                 (match,),
             ).fetchall()
             sections = self._db.execute(
@@ -172,11 +181,15 @@ class DocsIndex:
                 " ORDER BY rank LIMIT 80",
                 (match,),
             ).fetchall()
+            phrases = self._db.execute(
+                "SELECT page FROM phrases WHERE phrases MATCH ? ORDER BY bm25(phrases) LIMIT 80", (match,)
+            ).fetchall()
         best: dict[int, int] = {}
         for number, at, _ in sections:
             best.setdefault(number, at)
-        # A page's words, its questions among them, say more than a section's alone.
-        scores = _fused([[(number, 2.0) for number, _ in pages], [(number, 1.0) for number in best]])
+        said = dict.fromkeys(number for (number,) in phrases)
+        # All of a page's words say more than a section's or a phrase's alone.
+        scores = _fused([(2.0, [number for number, _ in pages]), (1.0, list(best)), (1.0, list(said))])
         hits: list[Hit] = []
         for number in sorted(scores, key=lambda item: -scores[item])[:limit]:
             page = self.pages[number]
@@ -186,10 +199,11 @@ class DocsIndex:
         return hits
 
 
-def _fused(rankings: Iterable[Sequence[tuple[int, float]]]) -> dict[int, float]:
+def _fused(rankings: Iterable[tuple[float, Sequence[int]]]) -> dict[int, float]:
+    """Reciprocal rank fusion of rankings, each with its weight."""
     scores: dict[int, float] = {}
-    for ranking in rankings:
-        for place, (number, weight) in enumerate(ranking):
+    for weight, ranking in rankings:
+        for place, number in enumerate(ranking):
             scores[number] = scores.get(number, 0.0) + weight / (_RRF + place)
     return scores
 

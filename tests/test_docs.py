@@ -41,7 +41,7 @@ def test_the_front_matter(page: Page) -> None:
 def test_links_lead_to_pages_and_headings() -> None:
     wrong: list[str] = []
     by_slug = {page.slug: page for page in [*PAGES, *load_pages()]}
-    for file in [*FILES, DOCS / "index.md"]:
+    for file in FILES:
         for target in re.findall(r"\]\(([^)\s]+)\)", file.read_text()):
             if re.match(r"https?:|mailto:", target):
                 continue
@@ -51,6 +51,13 @@ def test_links_lead_to_pages_and_headings() -> None:
             if not found.exists() or (anchor and page is not None and page.section(anchor) is None):
                 wrong.append(f"{slug_of(file)}: {target}")
     assert wrong == []
+
+
+def test_the_search_finds_what_is_asked_for() -> None:
+    measures, _ = evaluate()
+    assert {name: measures[name] >= target for name, target in TARGETS.items()} == dict.fromkeys(TARGETS, True), (
+        measures
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
