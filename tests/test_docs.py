@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from dataqueue.docs import load_pages
 from dataqueue.docs.pages import Page, parse_page
+from eval_docs import TARGETS, evaluate
 from pages import python_blocks, run_blocks
 
 DOCS = Path(__file__).parent.parent / "docs"
