@@ -76,6 +76,8 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 MAX_PAGE = 1000
+LISTENER_SECONDS = 5.0
+"""How long close() lets listeners run on."""
 _DAY = timedelta(days=1)
 _PLAIN: Codec[Any] = Codec(Any)
 
@@ -235,9 +237,18 @@ class JobQueue:
         self._loop = None
 
     async def close(self) -> None:
-        """Disconnect. The queue opens again when it is used again."""
+        """Disconnect, after listeners that still run have had a few seconds. The queue opens again when it is
+        used again.
+
+        Raises:
+            WrongLoop: the queue is open on another running event loop.
+        """
         if not self._open:
             return
+        bound = self._loop() if self._loop is not None else None
+        if bound is not asyncio.get_running_loop() and bound is not None and bound.is_running():
+            raise WrongLoop("This queue is open on another event loop that still runs. Close it there.")
+        await self.hooks.finish(LISTENER_SECONDS)
         self._open = False
         if self._watch is not None:
             watch, self._watch = self._watch, None
