@@ -41,6 +41,7 @@ from dataqueue.backends.base import (
 from dataqueue.backends.postgres import adding, doctor, migrate
 from dataqueue.backends.postgres.connect import (
     POOL_TIMEOUT,
+    READER_TIMEOUT,
     create_pool,
     describe,
     end_with_loop,
@@ -164,7 +165,9 @@ class PostgresBackend:
                 async with await psycopg.AsyncConnection.connect(self.conninfo) as conn:
                     if await is_pooled(conn):
                         self.connect_kwargs["prepare_threshold"] = None
-            self._pool = create_pool(self.conninfo, *self._pool_size, self.connect_kwargs)
+            self._pool = create_pool(
+                self.conninfo, *self._pool_size, self.connect_kwargs, READER_TIMEOUT if self.read_only else POOL_TIMEOUT
+            )
             # Waiting for the first connections leaves no attempt under way when a short program ends.
             await self._pool.open(wait=True, timeout=POOL_TIMEOUT)
             self._guard = end_with_loop(self._pool)

@@ -33,6 +33,9 @@ POOL_TIMEOUT = 15.0
 """Seconds to wait for a free connection, and for the server to come back after an outage."""
 
 
+READER_TIMEOUT = 4.0
+"""The same for a queue that only reads: whoever looks would rather hear at once that nobody answers."""
+
 _numbers = itertools.count(1)
 
 
@@ -102,13 +105,15 @@ async def is_pooled(conn: psycopg.AsyncConnection[Any]) -> bool:
     return row is not None and row[0] != conn.info.backend_pid
 
 
-def create_pool(conninfo: str, min_size: int, max_size: int, kwargs: dict[str, Any]) -> AsyncConnectionPool[Any]:
+def create_pool(
+    conninfo: str, min_size: int, max_size: int, kwargs: dict[str, Any], timeout: float
+) -> AsyncConnectionPool[Any]:
     return AsyncConnectionPool(
         conninfo,
         kwargs={**kwargs, "autocommit": True},
         min_size=min_size,
         max_size=max_size,
-        timeout=POOL_TIMEOUT,
+        timeout=timeout,
         open=False,
         name=f"dataqueue-{next(_numbers)}",
     )
