@@ -8,7 +8,7 @@ WORKERS ?= 2
 SOURCES := pyproject.toml $(shell find dataqueue mcp_server installers ai migrations docs -type f \
 	-not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test check check-plans bench docs eval-docs chaos clean
+.PHONY: demo test check check-mcp check-plans bench docs eval-docs chaos clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/dataqueue demo $(if $(URL),--url '$(URL)')
@@ -20,6 +20,9 @@ check: $(VENV)/.installed $(VENV)/.test $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/check_wheel.py
+
+check-mcp: $(VENV)/.installed $(VENV)/.test
+	$(BIN)/python tools/inspect_mcp.py $(ARGS)
 
 check-plans: $(VENV)/.installed $(VENV)/.test
 	$(BIN)/pytest -m plans --timeout 1200 $(ARGS)
