@@ -33,6 +33,13 @@ chaos: $(VENV)/.installed $(VENV)/.test
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(if $(URL),--url '$(URL)') $(ARGS)
 
+docs: $(VENV)/.installed $(VENV)/.docs
+	$(BIN)/python -m dataqueue docs llms > docs/llms.txt
+	$(BIN)/python -m dataqueue docs llms --full > docs/llms-full.txt
+	$(BIN)/zensical build --strict -f mkdocs.yml
+	@cp docs/llms.txt docs/llms-full.txt build/site/
+	@echo 'The site is in build/site/.'
+
 eval-docs: $(VENV)/.installed
 	$(BIN)/python tests/eval_docs.py
 
@@ -53,6 +60,10 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.test: $(VENV)/.created pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --group test
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.created pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --group docs
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.created pyproject.toml
