@@ -9,10 +9,10 @@ from typing import Annotated, Literal, ParamSpec
 
 from dataqueue.mcp_server import view
 from dataqueue.mcp_server.options import Values
-from dataqueue.mcp_server.safety import Reply, shown
+from dataqueue.mcp_server.safety import Reply, may_be_sought, shown, shows
 from dataqueue.mcp_server.server import Server, read_only_hints, tool_error
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 import dataqueue
 from dataqueue.backends.base import Finding
@@ -25,9 +25,11 @@ P = ParamSpec("P")
 JobId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Window = Annotated[str, Field(description="such as 15m, 24h, 7d")]
 TypeFilter = Annotated[str | None, Field(description="only this job type")]
-Statuses = Annotated[list[JobStatus] | None, Field(description="any of")]
-Names = Annotated[list[str] | None, Field(description="any of")]
-Tags = Annotated[list[str] | None, Field(description="all of")]
+ONE = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+"""A list is meant; a model that gives one name means that one."""
+Statuses = Annotated[list[JobStatus] | None, ONE, Field(description="any of")]
+Names = Annotated[list[str] | None, ONE, Field(description="any of")]
+Tags = Annotated[list[str] | None, ONE, Field(description="all of")]
 When = Annotated[str | None, Field(description="ISO 8601")]
 Include = Literal["events", "errors", "payload", "output"]
 
@@ -73,6 +75,7 @@ def register(server: Server) -> None:
         cursor: Annotated[str | None, Field(description="next_cursor of the answer before")] = None,
     ) -> str:
         """Jobs, newest first, without payloads."""
+        check_sought(*(job_type or ()), *(tags or ()))
         page = await queues.reader.get_jobs(
             status=status,
             job_type=job_type,
@@ -84,17 +87,23 @@ def register(server: Server) -> None:
             cursor=parse_cursor(cursor),
             values=False,
         )
-        answer = reply()
         if not (tags or error_contains or created_after or created_before):
-            answer.total = await _total(status, job_type)
-        elif page.next_cursor is None and cursor is None:
-            answer.total = len(page)
+            total = await _total(status, job_type)
+        elif page.next_cursor is None and cursor is None and not error_contains:
+            total = len(page)
         else:
-            answer.total = "not counted for these conditions"
-        answer.truncated = page.next_cursor is not None
-        answer.next_cursor = None if page.next_cursor is None else str(page.next_cursor)
-        view.show_jobs(answer, page)
-        return answer.text()
+            total = "not counted for these conditions"
+        rows, next_cursor = [job for job in page if has_shown_error(job, error_contains)], page.next_cursor
+        while True:
+            answer = reply()
+            answer.total, answer.truncated = total, next_cursor is not None
+            answer.next_cursor = None if next_cursor is None else str(next_cursor)
+            view.show_jobs(answer, rows)
+            text = answer.text()
+            if not answer.was_cut or len(rows) < 2:
+                return text
+            rows = rows[: max(1, len(rows) * 3 // 4)]  # fewer rows, and a cursor that goes on behind them
+            next_cursor = rows[-1].id
 
     async def _total(statuses: list[JobStatus] | None, types: list[str] | None) -> int | str:
         stats = await queues.reader.stats()
@@ -142,6 +151,8 @@ def register(server: Server) -> None:
         answer = reply()
         view.show_failures(answer, summary, span)
         answer.total, answer.truncated = summary.group_count, summary.group_count > len(summary.groups)
+        if answer.truncated:
+            answer.advise(f"next: more causes with limit={min(50, summary.group_count)}")
         return answer.text()
 
     @answers
@@ -161,9 +172,8 @@ def register(server: Server) -> None:
         """Whether store and package fit: versions, tables, indexes, durability, what this connection may do."""
         backend = await queues.reader.open()
         answer = reply()
-        answer.say(
-            f"dataqueue {dataqueue.__version__}; writes {'allowed' if options.allow_writes else 'not allowed'} here"
-        )
+        writes = "tools that change jobs are offered" if options.allow_writes else "nothing can be changed"
+        answer.say(f"dataqueue {dataqueue.__version__}; {writes} here")
         view.show_findings(
             answer,
             [
@@ -196,6 +206,21 @@ def register(server: Server) -> None:
     server.resource("dataqueue://jobs/{id}", name="job", mime_type="text/markdown", description="A job, explained.")(
         job_resource
     )
+
+
+def check_sought(*names: str) -> None:
+    """Refuse to look for what would be hidden: else it could be guessed.
+
+    Raises:
+        ToolError: one of the names looks like a secret or an address.
+    """
+    if not all(map(may_be_sought, names)):
+        raise ToolError("Types and tags that look like secrets or addresses are hidden, and cannot be searched for.")
+
+
+def has_shown_error(job: Job, part: str | None) -> bool:
+    """Whether a part of an error is in what may be shown of the job's errors: what is hidden cannot be found."""
+    return part is None or any(shows(entry.message, part) for entry in job.error_history)
 
 
 def _clock(now: datetime) -> Finding:

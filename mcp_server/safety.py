@@ -51,8 +51,14 @@ _VALUES = (
     re.compile(
         r"(?<![\w.!#$%&'*+=?^`{|}~-])[\w.!#$%&'*+=?^`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]+)+"
     ),
-    re.compile(r"\b(?:\d[ -]?){13,19}\b"),
+    re.compile(r"\b\d(?:[ -]?\d){12,18}\b"),
+    re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),  # an IBAN
+    re.compile(r"\b\d{3}-\d{2}-\d{4}\b"),  # a social security number
+    re.compile(
+        r"(?<![A-Za-z0-9+/=_-])(?=[A-Za-z0-9+/]*[a-z])(?=[A-Za-z0-9+/]*[A-Z])(?=[A-Za-z0-9+/]*\d)[A-Za-z0-9+/]{32,}={0,2}"
+    ),
 )
+_SAID = re.compile(r"(?i)\b(pass(?:word|phrase|code)|pin|secret)( is | )(?=\S*[\d/+=])\S+")
 _ASSIGNED = re.compile(
     rf"(?i)(?<![\w.-])((?:[\w.-]{{0,60}}[_.-]|(?-i:[a-z0-9]{{1,40}}(?=[A-Z])))?(?:{_SENSITIVE})(?:[_.-][\w.-]{{0,60}}|(?-i:[A-Z]\w{{0,60}}))?)"
     r"([\"'`\]]*\s*(?:=>|[:=])\s*)"
@@ -72,6 +78,7 @@ def clean(text: str) -> str:
 def redact(text: str) -> str:
     """The text without what looks like a secret or an e-mail address."""
     text = _ASSIGNED.sub(lambda match: f"{match[1]}{match[2]}{HIDDEN}", text)
+    text = _SAID.sub(lambda match: f"{match[1]}{match[2]}{HIDDEN}", text)
     for pattern in _VALUES:
         text = pattern.sub(HIDDEN, text)
     return text
@@ -97,6 +104,16 @@ def shown(text: str | None, most: int = MAX_TEXT, *, full: bool = False) -> str:
 def one_line(text: str | None, most: int = 200) -> str:
     """As :func:`shown`, on one line and without the bars of a table."""
     return " ".join(shown(text, most).split()).replace("|", "\\|")
+
+
+def may_be_sought(text: str) -> bool:
+    """Whether a text may be compared with hidden ones: what would be redacted must not be guessed bit by bit."""
+    return shown(text) == text
+
+
+def shows(text: str, part: str) -> bool:
+    """Whether a part of somebody's text is in what may be shown of it, whatever its case."""
+    return part.casefold() in shown(text, len(text) + 1).casefold()
 
 
 def is_secret_key(key: str) -> bool:
@@ -201,6 +218,8 @@ class Reply:
         self.total: int | str | None = None
         self.next_cursor: str | None = None
         self.truncated = False
+        self.was_cut = False
+        """Whether ``text`` had to leave out data to keep the size."""
 
     def say(self, line: str) -> None:
         """Our own words: nothing in them comes from a job."""
@@ -228,7 +247,7 @@ class Reply:
                     if size <= self._most
                     else text.encode("utf-8", "replace")[: self._most].decode("utf-8", "ignore")
                 )
-            self.truncated = True
+            self.truncated = self.was_cut = True
             if len(data) > 1:
                 del data[max(1, int(len(data) * self._most / size * 0.95)) :]
             else:

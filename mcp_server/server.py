@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from dataqueue.docs import DocsIndex, load_pages
 from dataqueue.mcp_server.options import ServerOptions
-from dataqueue.mcp_server.safety import clean, shown
+from dataqueue.mcp_server.safety import clean, cut, shown
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
@@ -16,7 +16,7 @@ from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import ValidationError
 
 import dataqueue
-from dataqueue.errors import ConfigError, DataQueueError
+from dataqueue.errors import ConfigError, DataQueueError, InvalidJob
 from dataqueue.queue import JobQueue
 
 INSTRUCTIONS = """\
@@ -97,7 +97,7 @@ class Server(MCPServer[None]):
                 wrong = "; ".join(
                     f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.__cause__.errors()
                 )
-                raise ToolError(f"{name} was not called: {shown(wrong, 1000)}") from error.__cause__
+                raise ToolError(f"{name} was not called: {cut(clean(wrong), 1000)}") from error.__cause__
             if type(error) is ToolError and error.__cause__ is not None:
                 raise ToolError(str(error.__cause__)) from error.__cause__  # without the SDK's prefix
             raise
@@ -121,8 +121,9 @@ def write_hints(title: str, *, destructive: bool, idempotent: bool) -> ToolAnnot
 
 def tool_error(error: DataQueueError) -> ToolError:
     """What the model can mend or tell: our errors say where, why and what next, and never a password."""
-    # A configuration's error shows how a URL is to be written; it is our own text.
-    return ToolError(clean(str(error)) if isinstance(error, ConfigError) else shown(str(error), 2000))
+    # These speak of settings and of the caller's own arguments: nothing in them is hidden from the caller.
+    own = isinstance(error, ConfigError | InvalidJob)
+    return ToolError(clean(str(error)) if own else shown(str(error), 2000))
 
 
 def _slim(schema: Any) -> Any:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from dataqueue.mcp_server import safety, view
-from dataqueue.mcp_server.queue_tools import Names, Tags, answers
+from dataqueue.mcp_server.queue_tools import ONE, Names, Tags, answers, check_sought, has_shown_error
 from dataqueue.mcp_server.safety import Reply, one_line
 from dataqueue.mcp_server.server import Server, tool_error, write_hints
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
@@ -21,7 +21,8 @@ from pydantic import BaseModel, Field
 
 from dataqueue.errors import DataQueueError, JobNotFound
 from dataqueue.jobs import Job, JobStatus
-from dataqueue.options import JobOptions
+from dataqueue.jsonvalue import dumps
+from dataqueue.options import JobOptions, NewJob, make_spec
 
 BY = "mcp"
 MOST_IDS = 50
@@ -53,14 +54,41 @@ def can_ask(context: Context[Any, Any]) -> bool:
     return capabilities is not None and capabilities.elicitation is not None
 
 
-def decision(dry_run: bool, confirm: bool, question: str, context: Context[Any, Any]) -> Approval | Elicit[Approval]:
-    if dry_run:
+def decision(
+    dry_run: bool, confirm: bool, question: str | None, context: Context[Any, Any]
+) -> Approval | Elicit[Approval]:
+    """Ask the person, where there is something to ask and a client that can."""
+    if dry_run or question is None:
         return Approval(approve=False)
     return Elicit(question, Approval) if can_ask(context) else Approval(approve=confirm)
 
 
 def is_approved(answer: ElicitationResult[Approval]) -> bool:
     return isinstance(answer, AcceptedElicitation) and answer.data.approve
+
+
+def refusal(dry_run: bool, confirm: bool, context: Context[Any, Any], then: str = "") -> tuple[str, str]:
+    """Why nothing was done, and what comes next."""
+    if dry_run:
+        return "Dry run: nothing was done.", f"next: show this to the person; then call again with dry_run=false{then}"
+    if can_ask(context):
+        return "The person said no: nothing was done.", "next: do not ask again; say what was not done."
+    return (
+        "Nothing was done: this client cannot ask the person.",
+        f"next: show this to the person; if they agree, call again with dry_run=false and confirm=true{then}",
+    )
+
+
+def question_about(what: str, selection: Selection) -> str | None:
+    """What the person is asked: which jobs, of which types, in their own words; None for no job at all."""
+    jobs = selection.jobs
+    if not jobs:
+        return None
+    types = sorted({one_line(job.job_type, 60) for job in jobs})
+    shown_types = ", ".join(types[:5]) + (", …" if len(types) > 5 else "")
+    ids = _some([job.id for job in jobs])
+    named = f"job {ids}" if len(jobs) == 1 else f"{len(jobs):,} jobs ({ids})"
+    return what.replace("{jobs}", f"{named} of type {shown_types}")
 
 
 def register(server: Server) -> None:
@@ -78,51 +106,56 @@ def register(server: Server) -> None:
     ) -> Selection:
         given = bool(status or job_type or tags or error_contains)
         if bool(ids) == given:
-            raise ToolError("Give either ids or a filter (status, job_type, tags, error_contains). Nothing was done.")
+            raise ToolError("Give either ids or a filter, not both and not neither. Nothing was done.")
+        check_sought(*(job_type or ()), *(tags or ()))
         if ids:
             found = [await queues.reader.get_job(job_id) for job_id in dict.fromkeys(ids)]
             missing = [job_id for job_id, job in zip(dict.fromkeys(ids), found, strict=True) if job is None]
-            existing = [job for job in found if job is not None]
-            unfit = [job.id for job in existing if not _fits(job, statuses)]
-            return Selection([job for job in existing if _fits(job, statuses)], unfit, missing)
-        page = await queues.reader.get_jobs(
-            status=status or statuses,
-            job_type=job_type,
-            tags=tags,
-            error_contains=error_contains,
-            limit=MOST_MATCHES,
-            values=False,
-        )
-        if page.next_cursor is not None:
-            raise ToolError(f"More than {MOST_MATCHES:,} jobs match. Narrow the filter. Nothing was done.")
-        count = sum(_fits(job, statuses) for job in page)
-        if not dry_run and expected_count != count:
-            raise ToolError(
-                f"{count:,} jobs match, but expected_count is {expected_count}. Look again with dry_run, then give "
-                "the number that it shows. Nothing was done."
+            chosen = [job for job in found if job is not None]
+        else:
+            missing = []
+            page = await queues.reader.get_jobs(
+                status=status or statuses,
+                job_type=job_type,
+                tags=tags,
+                error_contains=error_contains,
+                limit=MOST_MATCHES,
+                values=False,
             )
-        fitting = [job for job in page if _fits(job, statuses)]
-        return Selection(fitting, [job.id for job in page if not _fits(job, statuses)])
+            if page.next_cursor is not None:
+                raise ToolError(f"More than {MOST_MATCHES:,} jobs match. Narrow the filter. Nothing was done.")
+            chosen = [job for job in page if has_shown_error(job, error_contains)]
+        fitting = [job for job in chosen if _fits(job, statuses)]
+        wanted = expected_count is not None or not ids
+        if not dry_run and wanted and expected_count != len(fitting):
+            raise ToolError(
+                f"{len(fitting):,} jobs match, but expected_count is {expected_count}. Look again with dry_run, then "
+                "give the number that it shows. Nothing was done."
+            )
+        return Selection(fitting, [job.id for job in chosen if not _fits(job, statuses)], missing)
 
     async def change(
-        what: str, selection: Selection, approved: bool, dry_run: bool, one: Callable[[int], Awaitable[bool]]
+        what: str,
+        selection: Selection,
+        approval: ElicitationResult[Approval],
+        refused: tuple[str, str],
+        one: Callable[[int], Awaitable[bool]],
     ) -> str:
         answer = Reply(options.max_output)
         answer.total = len(selection.jobs)
         if selection.missing:
-            answer.say(f"There are no jobs {_some(selection.missing)}.")
+            answer.say(f"There are no jobs with these ids: {_some(selection.missing)}.")
         if selection.unfit:
             answer.say(f"Left alone, because their state does not allow it: jobs {_some(selection.unfit)}.")
-        if not approved:
-            done = "Dry run: nothing was done." if dry_run else "Not approved: nothing was done."
-            answer.say(f"{done} To be {what}: {len(selection.jobs):,} jobs, as below.")
+        if not selection.jobs:
+            answer.say(f"No job is to be {what}: nothing was done.")
+            return answer.text()
+        if not is_approved(approval):
+            why, following = refused
+            answer.say(f"{why} To be {what}: {len(selection.jobs):,} jobs, as below.")
             view.show_jobs(answer, selection.jobs[: view.MAX_ROWS])
             answer.truncated |= len(selection.jobs) > view.MAX_ROWS
-            answer.advise(
-                "next: show this to the person; then call again with dry_run=false (with a filter also "
-                f"expected_count={len(selection.jobs)})"
-                + ("." if dry_run else ", and confirm=true if the client cannot ask.")
-            )
+            answer.advise(following)
             return answer.text()
         changed: list[int] = []
         unchanged: list[int] = []
@@ -157,15 +190,16 @@ def register(server: Server) -> None:
     async def agree_to_retry(
         selection: Annotated[Selection, Resolve(to_retry)], dry_run: bool, confirm: bool, ctx: Context[Any, Any]
     ) -> Approval | Elicit[Approval]:
-        return decision(dry_run, confirm, f"Run {len(selection.jobs):,} failed or cancelled jobs again, now?", ctx)
+        return decision(dry_run, confirm, question_about("Run {jobs} again, now?", selection), ctx)
 
     @answers
     async def retry_jobs(
         selection: Annotated[Selection, Resolve(to_retry)],
         approval: Annotated[ElicitationResult[Approval], Resolve(agree_to_retry)],
+        ctx: Context[Any, Any],
         ids: Ids = None,
         status: Annotated[
-            list[Literal["failed", "cancelled"]] | None, Field(description="any of; default both")
+            list[Literal["failed", "cancelled"]] | None, ONE, Field(description="any of; default both")
         ] = None,
         job_type: Names = None,
         tags: Tags = None,
@@ -178,8 +212,8 @@ def register(server: Server) -> None:
         return await change(
             "retried",
             selection,
-            is_approved(approval),
-            dry_run,
+            approval,
+            refusal(dry_run, confirm, ctx, count_note(ids, selection)),
             lambda job_id: queues.writer.retry_job(job_id, by=BY),
         )
 
@@ -203,15 +237,17 @@ def register(server: Server) -> None:
     async def agree_to_cancel(
         selection: Annotated[Selection, Resolve(to_cancel)], dry_run: bool, confirm: bool, ctx: Context[Any, Any]
     ) -> Approval | Elicit[Approval]:
-        return decision(dry_run, confirm, f"Cancel {len(selection.jobs):,} jobs, running ones too?", ctx)
+        return decision(dry_run, confirm, question_about("Cancel {jobs}, running ones too?", selection), ctx)
 
     @answers
     async def cancel_jobs(
         selection: Annotated[Selection, Resolve(to_cancel)],
         approval: Annotated[ElicitationResult[Approval], Resolve(agree_to_cancel)],
+        ctx: Context[Any, Any],
         ids: Ids = None,
         status: Annotated[
             list[Literal["pending", "processing", "waiting", "failed"]] | None,
+            ONE,
             Field(description="any of; default all but failed"),
         ] = None,
         job_type: Names = None,
@@ -224,19 +260,44 @@ def register(server: Server) -> None:
         return await change(
             "cancelled",
             selection,
-            is_approved(approval),
-            dry_run,
+            approval,
+            refusal(dry_run, confirm, ctx, count_note(ids, selection)),
             lambda job_id: queues.writer.cancel_job(job_id, by=BY),
         )
 
     # -- add --------------------------------------------------------------------------------------
 
-    async def agree_to_add(dry_run: bool, confirm: bool, ctx: Context[Any, Any]) -> Approval | Elicit[Approval]:
-        return decision(dry_run, confirm, "Add one job to the queue, as shown by the dry run?", ctx)
+    async def to_add(
+        job_type: str,
+        payload: Any,
+        priority: int,
+        delay_seconds: float,
+        max_attempts: int | None,
+        tags: list[str] | None,
+        idempotency_key: str | None,
+    ) -> NewJob:
+        chosen: JobOptions = {"priority": priority, "tags": [*(tags or ()), BY], "idempotency_key": idempotency_key}
+        try:
+            if delay_seconds:
+                chosen["delay"] = timedelta(seconds=delay_seconds)
+            if max_attempts is not None:
+                chosen["max_attempts"] = max_attempts
+            make_spec(job_type, dumps(payload, "payload"), chosen)
+        except (DataQueueError, OverflowError) as error:
+            raise ToolError(f"{error} Nothing was added.") from error
+        return NewJob(job_type, payload, chosen)
+
+    async def agree_to_add(
+        new: Annotated[NewJob, Resolve(to_add)], dry_run: bool, confirm: bool, ctx: Context[Any, Any]
+    ) -> Approval | Elicit[Approval]:
+        question = f"Add one job of type {one_line(new.job_type, 100)}, with this payload? {_preview(new.payload, 600)}"
+        return decision(dry_run, confirm, question, ctx)
 
     @answers
     async def add_job(
+        new: Annotated[NewJob, Resolve(to_add)],
         approval: Annotated[ElicitationResult[Approval], Resolve(agree_to_add)],
+        ctx: Context[Any, Any],
         job_type: Annotated[str, Field(min_length=1, max_length=255)],
         payload: Annotated[Any, Field(description="any JSON")] = None,
         priority: int = 0,
@@ -254,28 +315,18 @@ def register(server: Server) -> None:
         if job_type not in known and not takers:
             answer.say("Take care: no job of this type has been added before, and no live worker takes it.")
         if not is_approved(approval):
-            answer.say("Dry run: nothing was added." if dry_run else "Not approved: nothing was added.")
+            why, following = refusal(dry_run, confirm, ctx)
+            answer.say(why)
             given = {
                 "type": one_line(job_type),
-                "priority": priority,
                 "delay_seconds": delay_seconds,
-                "max_attempts": max_attempts,
-                "tags": [one_line(tag, 80) for tag in (*(tags or ()), BY)],
-                "idempotency_key": one_line(idempotency_key) or None,
-                "payload": safety.as_json(safety.redacted(payload), 4000),
+                **{name: safety.redacted(value) for name, value in new.options.items() if name != "delay"},
+                "payload": _preview(payload, 4000),
             }
             answer.show("\n".join(f"{name}: {value}" for name, value in given.items() if value is not None))
-            answer.advise(
-                "next: show this to the person; then call again with dry_run=false"
-                + ("." if dry_run else ", and confirm=true if the client cannot ask.")
-            )
+            answer.advise(following)
             return answer.text()
-        chosen: JobOptions = {"priority": priority, "tags": [*(tags or ()), BY], "idempotency_key": idempotency_key}
-        if delay_seconds:
-            chosen["delay"] = timedelta(seconds=delay_seconds)
-        if max_attempts is not None:
-            chosen["max_attempts"] = max_attempts
-        handle = await queues.writer.add_job(job_type, payload, **chosen)
+        handle = await queues.writer.add_job(new.job_type, new.payload, **new.options)
         answer.say(f"{'added' if handle.created else 'there already, by its idempotency key'}: job {handle.id}")
         return answer.text()
 
@@ -289,6 +340,14 @@ def _fits(job: Job, statuses: tuple[JobStatus, ...]) -> bool:
     if "pending" in statuses and job.status == "failed":
         return job.next_attempt_at is not None
     return job.status in statuses
+
+
+def count_note(ids: list[int] | None, selection: Selection) -> str:
+    return "" if ids else f" and expected_count={len(selection.jobs)}"
+
+
+def _preview(payload: Any, most: int) -> str:
+    return safety.as_json(safety.redacted(payload), most)
 
 
 def _some(ids: Sequence[int]) -> str:

@@ -140,6 +140,20 @@ async def test_full_values_are_for_servers_that_say_so(queue: JobQueue, make_que
         assert "hunter2" not in result.content[0].text  # type: ignore[union-attr]
 
 
+async def test_hidden_text_cannot_be_guessed(client: Client) -> None:
+    async def found(**arguments: Any) -> str:
+        result = await client.call_tool("list_jobs", arguments)
+        return result.content[0].text  # type: ignore[union-attr]
+
+    assert "failed" in await found(error_contains="ignore previous")
+    for part in ("sk-proj-a", "hunter2", "AKIAIOSF", "ada.lovelace", "s3cretpw"):
+        assert "No job meets these conditions" in await found(error_contains=part), part
+    for name in (SECRETS["note3"], SECRETS["note6"], "password=hunter2-swordfish"):
+        assert "cannot be searched for" in await found(tags=[name])
+    result = await client.call_tool("retry_jobs", {"error_contains": "sk-proj-a"})
+    assert "No job is to be retried" in result.content[0].text  # type: ignore[union-attr]
+
+
 # -- the rules ------------------------------------------------------------------------------------------
 
 

@@ -241,19 +241,21 @@ async def test_a_dry_run_comes_first(make_server: Callable[..., Server], queue: 
         told = await ask(client, "cancel_jobs", job_type=["pay"])
         assert told.startswith("Dry run: nothing was done") and told.count("| pay |") == 3
         assert "expected_count=3" in told
-        assert "Not approved" in await ask(client, "cancel_jobs", job_type=["pay"], expected_count=3, dry_run=False)
+        assert "this client cannot ask" in await ask(
+            client, "cancel_jobs", job_type=["pay"], expected_count=3, dry_run=False
+        )
         assert [job.status for job in await queue.get_all_jobs()] == ["pending"] * 3
         wrong = await refused(client, "cancel_jobs", job_type=["pay"], expected_count=2, dry_run=False, confirm=True)
         assert "3 jobs match, but expected_count is 2" in wrong
         done = await ask(client, "cancel_jobs", job_type=["pay"], expected_count=3, dry_run=False, confirm=True)
         assert "cancelled: 3 jobs" in done
         retried = await ask(client, "retry_jobs", ids=[1, 99], dry_run=False, confirm=True)
-        assert "There are no jobs 99" in retried and "retried: 1 jobs (1)" in retried
+        assert "There are no jobs with these ids: 99" in retried and "retried: 1 jobs (1)" in retried
         assert "either ids or a filter" in await refused(client, "retry_jobs", ids=[1], job_type=["pay"])
         assert "either ids or a filter" in await refused(client, "retry_jobs")
         assert await refused(client, "retry_jobs", ids=list(range(1, 60)))
         told = await ask(client, "add_job", job_type="new", payload={"a": 1})
-        assert "Dry run: nothing was added" in told and "no job of this type" in told
+        assert "Dry run: nothing was done" in told and "no job of this type" in told
         added = await ask(
             client, "add_job", job_type="pay", payload={"a": 1}, delay_seconds=60, dry_run=False, confirm=True
         )
@@ -265,6 +267,11 @@ async def test_a_dry_run_comes_first(make_server: Callable[..., Server], queue: 
     ]
     new = (await queue.get_all_jobs())[0]
     assert (new.payload, new.tags) == ({"a": 1}, ("mcp",)) and new.run_at - new.created_at >= timedelta(seconds=59)
+
+
+async def test_one_name_is_a_list_of_one(client: Client, queue: JobQueue) -> None:
+    await queue.add_job("pay")
+    assert "total: 1" in await ask(client, "list_jobs", job_type="pay", status="pending")
 
 
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
@@ -286,8 +293,9 @@ async def test_the_person_is_asked_where_the_client_can(
         assert asked == []
         # Saying confirm does not replace the person.
         told = await ask(client, "cancel_jobs", ids=[1], dry_run=False, confirm=True)
-    assert asked == ["Cancel 1 jobs, running ones too?"]
-    assert ("cancelled: 1 jobs" if answer else "Not approved") in told
+    assert asked == ["Cancel job 1 of type pay, running ones too?"]
+    assert ("cancelled: 1 jobs" if answer else "The person said no: nothing was done") in told
+    assert answer or "do not ask again" in told
     assert (await queue.require_job(1)).status == ("cancelled" if answer else "pending")
 
 
@@ -299,6 +307,11 @@ async def test_completed_work_is_not_touched_by_a_filter(make_server: Callable[.
     async with Client(make_server(allow_writes=True)) as client:
         told = await ask(client, "cancel_jobs", job_type=["pay"])
         assert "To be cancelled: 1 jobs" in told
+        assert "No job is to be retried" in await ask(client, "retry_jobs", ids=[1], dry_run=False, confirm=True)
+        wrong = await refused(client, "cancel_jobs", ids=[1, 2], expected_count=2, dry_run=False, confirm=True)
+        assert "expected_count is 2" in wrong
+        for arguments in ({"priority": 10**12}, {"tags": ["x" * 300]}, {"delay_seconds": 1e30}):
+            assert "Nothing was added" in await refused(client, "add_job", job_type="pay", **arguments)
         assert f"Left alone, because their state does not allow it: jobs {job.id}" in await ask(
             client, "cancel_jobs", ids=[job.id], dry_run=False, confirm=True
         )
