@@ -29,10 +29,10 @@ class UnknownJobType(InvalidJob):
 
 
 class JobNotFound(DataQueueError, LookupError):
-    """No job has this id: it never existed, or cleanup has removed it."""
+    """No job has this id: it never existed, or has been deleted."""
 
     def __init__(self, job_id: int) -> None:
-        super().__init__(f"There is no job {job_id}: it was never added to this queue, or cleanup has removed it.")
+        super().__init__(f"There is no job {job_id}: it was never added to this queue, or has been deleted.")
         self.job_id = job_id
 
 

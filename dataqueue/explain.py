@@ -68,8 +68,7 @@ def not_found(job_id: int, now: datetime) -> Explanation:
     reason = Reason(
         "not_found",
         f"There is no job {job_id} in this store.",
-        fix="Check the id, and that this is the right store, schema and key prefix (dataqueue doctor). "
-        "Jobs that were cleaned up are gone, too.",
+        fix="Check the id, and that this is the right store, schema and key prefix (dataqueue doctor).",
     )
     return Explanation(
         job_id=job_id,
@@ -160,7 +159,8 @@ def _explain_ready(situation: Situation, recent: Sequence[Timing], answer: Any) 
                 "queued_behind", message, evidence, "More workers or concurrency shorten the line; so does priority."
             )
         )
-    waited = now - (situation.ready_at or now)
+    # Retried or taken back, it could not be claimed while it ran, whenever it was due first.
+    waited = now - max(situation.ready_at or now, job.updated_at)
     message = f"It can be claimed now, and has been able to for {duration(waited)}."
     slots = [worker for worker in _takers(situation) if worker.running < worker.concurrency]
     fix = None
@@ -210,7 +210,10 @@ def _explain_running(situation: Situation, answer: Any) -> Explanation:
     else:
         message += "; it has no timeout"
         if ran > timedelta(hours=1):
-            fix = "If it hangs, cancel it (dataqueue jobs cancel), and give its type a timeout."
+            fix = f"If it hangs, cancel it (dataqueue jobs cancel {job.id}), and give its type a timeout."
+    silent = now - holder.last_heartbeat_at
+    message += f". Its worker was last heard of {duration(silent)} ago"
+    evidence["last_heartbeat_at"] = holder.last_heartbeat_at
     reasons = [Reason("running", message + ".", evidence, fix)]
     if job.cancel_requested_at is not None:
         asked = f"It was asked to stop {duration(now - job.cancel_requested_at)} ago, and has not stopped yet."
@@ -227,7 +230,7 @@ def _completed(job: Job) -> Reason:
         "completed",
         f"It was completed at {_moment(job.completed_at)} by {tries}{took}.",
         {"completed_at": job.completed_at, "attempts": job.attempts},
-        "To run it again: dataqueue jobs retry --force, or queue.retry_job(id, force=True).",
+        f"To run it again: dataqueue jobs retry {job.id} --force, or queue.retry_job({job.id}, force=True).",
     )
 
 
@@ -236,7 +239,7 @@ def _cancelled(job: Job) -> Reason:
         "cancelled",
         f"It was cancelled at {_moment(job.last_cancelled_at)}.",
         {"cancelled_at": job.last_cancelled_at},
-        "To run it after all: dataqueue jobs retry, or queue.retry_job(id).",
+        f"To run it after all: dataqueue jobs retry {job.id}, or queue.retry_job({job.id}).",
     )
 
 

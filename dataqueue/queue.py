@@ -440,7 +440,7 @@ class JobQueue:
     async def get_job(self, job_id: int) -> Job | None:
         """The job, or None if there is none with this id."""
         backend = await self.open()
-        return await backend.get_job(_check_id(job_id))
+        return await backend.get_job(job_id) if _may_exist(job_id) else None
 
     async def require_job(self, job_id: int) -> Job:
         """The job.
@@ -507,7 +507,7 @@ class JobQueue:
             error_contains=None if error_contains is None else check_name(error_contains, "error_contains"),
         )
         backend = await self.open()
-        before = None if cursor is None else _check_id(cursor, "cursor")
+        before = None if cursor is None else check_integer(cursor, "cursor", 1, 2**63 - 1)
         jobs = await backend.list_jobs(where, limit + 1, before, offset, values)
         more = len(jobs) > limit
         return JobPage(jobs[:limit], jobs[limit - 1].id if more else None)
@@ -540,7 +540,7 @@ class JobQueue:
     async def get_job_events(self, job_id: int) -> list[JobEvent]:
         """What happened to a job, oldest first; empty for an unknown id."""
         backend = await self.open()
-        return await backend.list_events(_check_id(job_id))
+        return await backend.list_events(job_id) if _may_exist(job_id) else []
 
     async def stats(self) -> Stats:
         """Counts by type and status, the age of the oldest due job, and the workers."""
@@ -557,7 +557,7 @@ class JobQueue:
         from dataqueue.explain import SAMPLE, explain, not_found
 
         backend = await self.open()
-        situation = await backend.situation(_check_id(job_id))
+        situation = await backend.situation(job_id) if _may_exist(job_id) else None
         if situation is None:
             return not_found(job_id, await backend.now())
         recent = await backend.sample_finished(situation.job.job_type, SAMPLE) if situation.ahead else []
@@ -606,7 +606,9 @@ class JobQueue:
         backend = await self.open()
         if self._watch is None:
             self._watch = FinishWatch(backend, self.signals)
-        await self._watch.wait(_check_id(job_id), _seconds(timeout))
+        if not _may_exist(job_id):
+            raise JobNotFound(job_id)
+        await self._watch.wait(job_id, _seconds(timeout))
         return await self.require_job(job_id)
 
     async def wait_for_result(self, job_id: int, codec: Codec[R], *, timeout: float | timedelta | None = None) -> R:
@@ -639,7 +641,7 @@ class JobQueue:
             JobNotFound: no such job.
         """
         backend = await self.open()
-        result = await backend.cancel(_check_id(job_id), _check_by(by))
+        result = await backend.cancel(job_id, _check_by(by)) if _may_exist(job_id) else "missing"
         if result == "missing":
             raise JobNotFound(job_id)
         if result == "changed":
@@ -661,7 +663,7 @@ class JobQueue:
             JobNotFound: no such job.
         """
         backend = await self.open()
-        result = await backend.retry(_check_id(job_id), force, _check_by(by))
+        result = await backend.retry(job_id, force, _check_by(by)) if _may_exist(job_id) else "missing"
         if result == "missing":
             raise JobNotFound(job_id)
         if result == "changed":
@@ -732,8 +734,15 @@ class _JobDecorator:
         return self._queue.define(function, self._name, self._defaults)
 
 
-def _check_id(job_id: object, what: str = "job_id") -> int:
-    return check_integer(job_id, what, 1, 2**63 - 1)
+def _may_exist(job_id: object) -> bool:
+    """Whether a store could have given this id: one from a URL may be 0, or larger than any.
+
+    Raises:
+        InvalidJob: not an integer.
+    """
+    if isinstance(job_id, bool) or not isinstance(job_id, int):
+        raise InvalidJob(f"job_id must be an integer, not {job_id!r:.80}.")
+    return 1 <= job_id < 2**63
 
 
 def _check_by(by: object) -> str | None:

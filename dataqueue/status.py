@@ -125,7 +125,10 @@ def _verdict(
     unfinished = sum(stats.by_status.get(status, 0) for status in ("pending", "processing", "waiting"))
     oldest = timedelta(seconds=stats.oldest_ready_seconds or 0)
 
-    if unfinished and not alive:
+    if job_type is not None and not any(stats.by_type.values()) and not alive:
+        found.append("no_workers")
+        evidence.append(f"Nothing is known of job type {job_type}: no job of it, and no live worker that takes it.")
+    elif unfinished and not alive:
         found.append("no_workers")
         whom = f" for {job_type}" if job_type else ""
         evidence.append(f"{unfinished:,} jobs are unfinished, and no live worker is there{whom}.")

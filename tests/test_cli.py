@@ -328,7 +328,6 @@ def test_bad_input_is_code_2_and_stores_nothing(store: Cli) -> None:
         ["list", "--status", "broken"],
         ["list", "--tag-mode", "most"],
         ["list", "--limit", "0"],
-        ["show", "0"],
     ):
         done = store("jobs", *args)
         assert done.returncode == 2, args

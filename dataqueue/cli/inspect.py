@@ -210,7 +210,7 @@ def _workers(now: Stats) -> list[Finding]:
         findings.append(
             Finding("workers", "warning", "No worker is alive.", "Start one: dataqueue worker MODULE:QUEUE")
         )
-    silent = [worker for worker in now.workers if not worker.alive]
+    silent = [worker for worker in now.workers if not worker.alive and worker.running]
     if silent:
         names = ", ".join(f"{worker.id} ({ago(worker.last_heartbeat_at)})" for worker in silent[:5])
         findings.append(

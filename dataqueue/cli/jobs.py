@@ -279,6 +279,8 @@ def _change(
 def _outcome(job: Job, result: str) -> str:
     match result:
         case "requested":
+            if job.status != "processing":
+                return f"Job {job.id} ({job.job_type}) was asked to stop, and is {job.status}."
             return f"Job {job.id} ({job.job_type}) is running on {job.locked_by}; it was asked to stop."
         case "unchanged":
             return f"Job {job.id} ({job.job_type}) is {job.status}: nothing was changed."

@@ -203,7 +203,7 @@ class Model:
         if job.status not in ("failed", "cancelled", *(("completed",) if force else ())):
             return "unchanged"
         job.status = "pending"
-        job.run_at = min(job.run_at, self.now)
+        job.run_at = self.now
         job.max_attempts = max(job.max_attempts, job.attempts + 1)
         job.next_attempt_at = job.failure_reason = job.completed_at = job.output = job.progress = None
         job.last_retried_at = job.updated_at = self.now

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from support import Working, until
 
-from dataqueue import Explanation, InvalidJob, JobQueue, NewJob
+from dataqueue import Explanation, InvalidJob, JobNotFound, JobQueue, NewJob
 from dataqueue.backends.base import Completed, Failed, WorkerInfo
 
 
@@ -41,8 +41,14 @@ async def test_an_unknown_job_is_explained(queue: JobQueue) -> None:
     found = await queue.explain_job(4711)
     assert (found.state, found.will_run, codes(found), found.job_type) == ("not_found", "never", ["not_found"], None)
     assert found.checked_at.tzinfo is UTC
+    for never_given in (0, -1, 2**63, 10**30):
+        assert (await queue.explain_job(never_given)).state == "not_found"
+        assert await queue.get_job(never_given) is None and await queue.get_job_events(never_given) == []
+        for change in (queue.cancel_job, queue.retry_job, queue.wait_for_job):
+            with pytest.raises(JobNotFound):
+                await change(never_given)
     with pytest.raises(InvalidJob):
-        await queue.explain_job(0)
+        await queue.explain_job("4711")  # type: ignore[arg-type]
 
 
 async def test_nobody_takes_it(queue: JobQueue) -> None:
@@ -78,6 +84,16 @@ async def test_others_are_claimed_before_it(queue: JobQueue) -> None:
     found = await queue.explain_job(last.id)
     assert found.reasons[0].evidence["ahead"] == 1
     assert found.reasons[0].evidence["per_minute"] > 0 and found.eta is not None and found.eta > found.checked_at
+
+
+async def test_a_retried_job_has_waited_since_then(queue: JobQueue) -> None:
+    await worker(queue, "t")
+    await queue.add_job("t", run_at=datetime.now(UTC) - timedelta(days=3))
+    job_id = await fail(queue)
+    await queue.retry_job(job_id)
+    (reason,) = (await queue.explain_job(job_id)).reasons
+    assert " d" not in reason.message
+    assert ((await queue.stats()).oldest_ready_seconds or 0) < 3600
 
 
 async def test_it_is_not_due(queue: JobQueue) -> None:
@@ -228,6 +244,8 @@ async def test_work_without_workers(queue: JobQueue) -> None:
     status = await queue.status()
     assert (status.verdict, status.unhandled_types) == ("no_workers", ("t",))
     assert (await queue.status(job_type="u")).verdict == "healthy"
+    unknown = await queue.status(job_type="nobody's")
+    assert unknown.verdict == "no_workers" and "Nothing is known" in unknown.evidence[0]
 
 
 async def test_many_failures(queue: JobQueue) -> None:

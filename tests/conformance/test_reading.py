@@ -16,7 +16,7 @@ async def test_an_unknown_id(queue: JobQueue) -> None:
     assert await queue.get_job_events(4711) == []
     with pytest.raises(JobNotFound, match="4711"):
         await queue.require_job(4711)
-    for wrong in (0, -1, "1", True, 2**63):
+    for wrong in ("1", True, 1.0):
         with pytest.raises(InvalidJob):
             await queue.get_job(wrong)  # type: ignore[arg-type]
 

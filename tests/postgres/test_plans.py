@@ -88,6 +88,7 @@ WORKER = {"id": "worker-1", "host": "h", "pid": 1, "job_types": OURS, "concurren
 
 def listing(name: str, indexes: set[str], rows: int, blocks: int, *, page: int | None = None, **where: Any) -> Case:
     parameters = {**filter_parameters(JobFilter(**where)), "id": None, "before_id": page, "limit": 101, "offset": 0}
+    parameters["values"] = True
     return Case(f"list {name}", SQL("list_jobs"), parameters, indexes, rows, blocks, prepared=False)
 
 
@@ -115,8 +116,8 @@ CASES = [
     Case("find finished", SQL("find_finished"), {"ids": HELD["ids"]}, {PKEY}, 100, 600),
     Case("set progress", SQL("set_progress"), {**ONE, "percent": 5}, {PKEY}, 1, 40),
     Case("set output", SQL("set_output"), {**ONE, "output": "5"}, {PKEY}, 1, 40),
-    Case("cancel", SQL("cancel_job"), {"id": FINISHED + 1}, {PKEY}, 2, 60),
-    Case("retry", SQL("retry_job"), {"id": 1, "force": False}, {PKEY}, 2, 60),
+    Case("cancel", SQL("cancel_job"), {"id": FINISHED + 1, "by": "ada"}, {PKEY}, 3, 60),
+    Case("retry", SQL("retry_job"), {"id": 1, "force": False, "by": "ada"}, {PKEY}, 2, 60),
     Case("add", SQL("add_job_once"), {**NEW, "idempotency_key": "new"}, {KEYS}, 1, 60),
     Case("add, key taken", SQL("add_job_once"), {**NEW, "idempotency_key": "key-10"}, {KEYS}, 1, 60),
     Case("add 1000", SQL("add_jobs"), {"jobs": json.dumps([{"t": "t", "p": n, "k": f"key-{n}"} for n in range(1000)])},
@@ -125,6 +126,12 @@ CASES = [
     Case("list events", SQL("list_events"), {"job_id": 1000}, {EVENTS}, 2, 10),
     Case("register worker", SQL("register_worker"), {**WORKER, "lease_seconds": 30}, {UNFINISHED}, RUNNING + 300, 700),
     Case("list workers", SQL("list_workers"), {}, {UNFINISHED}, RUNNING + 300, 700),
+    Case("explain", SQL("explain_job"), {"id": FINISHED + 5_000, "most": 10_000}, {PKEY, READY_INDEX}, 10_100, 2_000,
+         prepared=False),
+    Case("list failures", SQL("list_failures"), {"job_type": None, "seconds": 1e9, "limit": 1_000}, {UNFINISHED},
+         50_000, 2_500, prepared=False),
+    Case("sample finished", SQL("sample_finished"), {"job_type": None, "limit": 2_000}, {PKEY, UNFINISHED}, 30_000,
+         30_000, prepared=False),
     Case("get", SQL("list_jobs"), {**listing("", set(), 0, 0).parameters, "id": 500}, {PKEY}, 1, 5, prepared=False),
     listing("all", {PKEY}, 101, 60),
     listing("all, deep", {PKEY}, 101, 60, page=FINISHED),

@@ -1,7 +1,8 @@
--- Run again, now, by a person's wish: at least one more attempt is granted. %(by)s: whose, for the event.
+-- Run again, now, by a person's wish: at least one more attempt is granted. It
+-- goes to the end of the line, as if added now. %(by)s: whose wish, for the event.
 WITH done AS (
     UPDATE {schema}.job_queue SET
-        status = 'pending', run_at = LEAST(run_at, now()), due = TRUE,
+        status = 'pending', run_at = now(), due = TRUE,
         max_attempts = GREATEST(max_attempts, attempts + 1),
         next_attempt_at = NULL, failure_reason = NULL, completed_at = NULL, output = NULL, progress = NULL,
         pending_reason = NULL, last_retried_at = now(), updated_at = now()

@@ -12,7 +12,7 @@ if not (h.status == S_FAILED or h.status == S_CANCELLED or (ARGV[3] == '1' and h
   return 'unchanged'
 end
 unlink(h, id)
-h.status, h.run_at, h.max = S_PENDING, math.min(h.run_at, now), math.max(h.max, h.attempts + 1)
+h.status, h.run_at, h.max = S_PENDING, now, math.max(h.max, h.attempts + 1)
 h.next_at, h.reason, h.completed, h.progress, h.retried = 0, 0, 0, NO_PROGRESS, now
 redis.call('HDEL', K_o, id)
 log_event(h, id, E_RETRIED, ARGV[4])
