@@ -1,0 +1,1 @@
+"""What ``dataqueue init`` writes."""
