@@ -44,7 +44,9 @@ _VALUES = (
     ),
     re.compile(r"(?i)\b(?:bearer|basic|digest|token)\s+[A-Za-z0-9+/=._~-]{8,}"),
     re.compile(r"(?<=://)[^\s/@'\"<>]+(?=@)"),
-    re.compile(r"(?<![\w.!#$%&'*+=?^`{|}~-])[\w.!#$%&'*+=?^`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]+)+"),
+    re.compile(
+        r"(?<![\w.!#$%&'*+=?^`{|}~-])[\w.!#$%&'*+=?^`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]+)+"
+    ),
     re.compile(r"\b(?:\d[ -]?){13,19}\b"),
 )
 _ASSIGNED = re.compile(

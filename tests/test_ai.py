@@ -149,7 +149,7 @@ def members(*kinds: type) -> Iterator[str]:
         yield from (name for name in dir(kind) if not name.startswith("_"))
         yield from getattr(kind, "__annotations__", {})
         for name in dir(kind):
-            if not name.startswith("_") and callable(getattr(kind, name)):
+            if not name.startswith("_") and inspect.isfunction(inspect.unwrap(getattr(kind, name))):
                 yield from inspect.signature(getattr(kind, name)).parameters
 
 
@@ -171,7 +171,7 @@ async def vocabulary() -> set[str]:
     parameters = {name for tool in tools for name in tool.input_schema["properties"]}
     return {
         *dataqueue.__all__,
-        *members(JobQueue, SyncJobQueue, JobHandle, Job, JobContext, SyncJobContext, JobDefinition, Processor),
+        *inspect.signature(JobQueue.from_url).parameters, *members(JobQueue, SyncJobQueue, JobHandle, Job, JobContext, SyncJobContext, JobDefinition, Processor),
         *members(AddedJobs, JobPage, JobEvent, ErrorEntry, Explanation, Reason, QueueStatus, DrainResult),
         *members(FailureGroup, FailureSummary, JobOptions, ProcessorOptions),
         *STATUSES, *get_args(FailureReason), *quoted, *parameters,

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import dataqueue
-from dataqueue.cli import demo, docs, explain, inspect, jobs, mcp, migrate, worker
+from dataqueue.cli import demo, docs, explain, init, inspect, jobs, mcp, migrate, worker
 
 __all__ = ["app", "main"]
 
@@ -46,6 +46,7 @@ def _root(  # pyright: ignore[reportUnusedFunction]
 
 
 app.command("demo")(demo.demo)
+app.command("init")(init.init)
 app.command("migrate")(migrate.migrate)
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")
