@@ -49,7 +49,7 @@ NOT_OURS = {"delay()", "apply_async", "step"}
 FOREIGN = set(
     """BackgroundTasks CancelledError TypedDict app app_context asyncio asyncpg atomic balance close_old_connections
     connection datetime db django finished flow gather gunicorn jobs key number on_commit order paid pg_stat_activity
-    pk preload psycopg psycopg2 pytest requests setup shop sleep timedelta transaction tries user queue time pip install false valid py payload""".split()  # noqa: SIM905
+    pk preload psycopg psycopg2 pytest requests setup shop sleep timedelta transaction tries user queue time pip install flask false valid py payload""".split()  # noqa: SIM905
 )
 
 

@@ -22,7 +22,7 @@ from dataqueue.cli.common import (
     reports_errors,
     write_json,
 )
-from dataqueue.errors import ConfigError
+from dataqueue.errors import ConfigError, DataQueueError
 
 if TYPE_CHECKING:
     from dataqueue.templates import File, Plan
@@ -130,7 +130,7 @@ def _write(plan: Plan) -> None:
             with target.open("x", encoding="utf-8", newline="\n") as opened:  # never over one that came meanwhile
                 opened.write(file.text)
         except OSError as error:
-            raise ConfigError(
+            raise DataQueueError(
                 f"{target} cannot be written: {error.strerror}. Files named before it were written, no other was changed. "
                 "Mend this and run the command again: it goes on where it ended."
             ) from error

@@ -118,7 +118,7 @@ def _values(project: Project, template: str, package: str, own_entry: bool) -> d
     return {
         "template": template,
         "package": package,
-        "project": re.sub(r"[^a-z0-9]+", "-", project.root.resolve().name.lower()).strip("-") or "app",
+        "project": _project_name(project, template),
         "sync": template in ("django", "flask"),
         "settings": project.settings or "config.settings",
         "installer": project.installer,
@@ -128,6 +128,13 @@ def _values(project: Project, template: str, package: str, own_entry: bool) -> d
         "app_url": "http://127.0.0.1:8000",
         "mark": f"Made by {MARK}",
     }
+
+
+def _project_name(project: Project, template: str) -> str:
+    """The folder's name, as a distribution may be called; never that of something it requires."""
+    name = re.sub(r"[^a-z0-9]+", "-", project.root.resolve().name.lower()).strip("-") or "app"
+    required = ["dataqueue", *_REQUIREMENTS[template], *_DEV_REQUIREMENTS.get(template, []), "pytest"]
+    return f"{name}-app" if name in (re.split(r"[>\[]", one)[0] for one in required) else name
 
 
 def _sources(project: Project, template: str, own_entry: bool) -> Iterator[tuple[str, str]]:
