@@ -8,7 +8,7 @@ WORKERS ?= 2
 SOURCES := pyproject.toml setup.py $(shell find dataqueue mcp_server installers ai migrations docs -type f \
 	-not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test check check-plans bench docs eval-docs chaos clean
+.PHONY: demo test check check-mcp check-plans bench docs eval-docs chaos clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/dataqueue demo $(if $(URL),--url '$(URL)')
@@ -21,6 +21,9 @@ check: $(VENV)/.installed $(VENV)/.test $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/check_wheel.py
 
+check-mcp: $(VENV)/.installed $(VENV)/.test
+	$(BIN)/python tools/inspect_mcp.py $(ARGS)
+
 check-plans: $(VENV)/.installed $(VENV)/.test
 	$(BIN)/pytest -m plans --timeout 1200 $(ARGS)
 
@@ -29,6 +32,13 @@ chaos: $(VENV)/.installed $(VENV)/.test
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(if $(URL),--url '$(URL)') $(ARGS)
+
+docs: $(VENV)/.installed $(VENV)/.docs
+	$(BIN)/python -m dataqueue docs llms > docs/llms.txt
+	$(BIN)/python -m dataqueue docs llms --full > docs/llms-full.txt
+	$(BIN)/zensical build --strict -f mkdocs.yml
+	@cp docs/llms.txt docs/llms-full.txt build/site/
+	@echo 'The site is in build/site/.'
 
 eval-docs: $(VENV)/.installed
 	$(BIN)/python tests/eval_docs.py
@@ -50,6 +60,10 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.test: $(VENV)/.created pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --group test
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.created pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --group docs
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.created pyproject.toml

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast
 
-from dataqueue.errors import ConfigError
+from dataqueue.errors import ConfigError, InvalidJob
 from dataqueue.jobs import AddedJobs, JobHandle
 from dataqueue.options import JobDefaults, JobOptions, NewJob, check_defaults, check_job_type
 from dataqueue.payloads import Codec
@@ -129,7 +129,16 @@ class JobDefinition(Generic[P, R]):
     async def add_many(
         self, payloads: Iterable[P], *, conn: object | None = None, **options: Unpack[JobOptions]
     ) -> AddedJobs[R]:
-        """Add many jobs of this type with the same options. See :meth:`dataqueue.JobQueue.add_jobs`."""
+        """Add many jobs of this type with the same options. See :meth:`dataqueue.JobQueue.add_jobs`.
+
+        Raises:
+            InvalidJob: an ``idempotency_key``, which would be the same for all; use ``new`` for each.
+        """
+        if options.get("idempotency_key") is not None:
+            raise InvalidJob(
+                "add_many would give all jobs the same idempotency_key, so that one is added. Nothing was stored. "
+                "Give each its own: queue.add_jobs(definition.new(payload, idempotency_key=…) for …)."
+            )
         jobs = (NewJob(self.name, payload, options) for payload in payloads)
         return await self.queue._add_all(jobs, conn, self.handler.result)  # pyright: ignore[reportPrivateUsage]
 

@@ -64,12 +64,12 @@ class ResultTimeout(DataQueueError, TimeoutError):
 
 
 class ReadOnlyQueue(DataQueueError):
-    """The queue was opened for reading only; the store has refused a change."""
+    """The store has refused a change: the queue was opened for reading only, or the store takes no changes."""
 
     def __init__(self, where: str) -> None:
         super().__init__(
-            f"The queue at {where} was opened with read_only=True. Nothing was changed. Use a queue without it to add, "
-            "change or work jobs."
+            f"The queue at {where} takes no changes. Nothing was changed. It was opened with read_only=True, or the "
+            "server is a standby, or its role reads only (default_transaction_read_only)."
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -77,6 +77,13 @@ class HookEmitter:
     def wants(self, name: HookName) -> bool:
         return bool(self._listeners.get(name))
 
+    async def finish(self, seconds: float) -> None:
+        """Let listeners that are still running come to their end, for so long at most."""
+        loop = asyncio.get_running_loop()
+        own = {task for task in self._tasks if task.get_loop() is loop and task is not asyncio.current_task()}
+        if own:
+            await asyncio.wait(own, timeout=seconds)
+
     def emit(self, hook: Hook) -> None:
         listeners = self._listeners.get(hook.name)
         if not listeners:
@@ -90,11 +97,18 @@ class HookEmitter:
             try:
                 result = listener(hook)
                 if inspect.isawaitable(result):
-                    task = asyncio.ensure_future(_guarded(result, hook.name))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    self._run(_guarded(result, hook.name))
             except Exception:
                 logger.exception("A listener of %r failed; the job is not affected.", hook.name)
+
+    def _run(self, listening: Coroutine[Any, Any, None]) -> None:
+        try:
+            task = asyncio.get_running_loop().create_task(listening)
+        except RuntimeError:  # an add on a caller's blocking connection, in a thread without a loop
+            asyncio.run(listening)
+            return
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 async def _guarded(result: Awaitable[None], name: str) -> None:

@@ -142,9 +142,9 @@ class JobHandle(Generic[R]):
         """
         return await self._queue.require_job(self.id)
 
-    async def cancel(self) -> bool:
+    async def cancel(self, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.cancel_job`."""
-        return await self._queue.cancel_job(self.id)
+        return await self._queue.cancel_job(self.id, by=by)
 
 
 class AddedJobs(Sequence[JobHandle[R]], Generic[R]):

@@ -76,6 +76,8 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 MAX_PAGE = 1000
+LISTENER_SECONDS = 5.0
+"""How long close() lets listeners run on."""
 _DAY = timedelta(days=1)
 _PLAIN: Codec[Any] = Codec(Any)
 
@@ -132,7 +134,8 @@ class JobQueue:
             schema: the Postgres schema of the tables.
             key_prefix: what the Redis keys begin with, ``dq`` by default.
             tls: certificates.
-            min_connections, max_connections: size of the connection pool.
+            min_connections: connections that the pool keeps open.
+            max_connections: connections that it opens at most.
             read_only: let the store refuse every change, and give up a query after ten seconds: Postgres by
                 read-only transactions, Redis by EVAL_RO. For dashboards and assistants that only look.
 
@@ -235,9 +238,18 @@ class JobQueue:
         self._loop = None
 
     async def close(self) -> None:
-        """Disconnect. The queue opens again when it is used again."""
+        """Disconnect, after listeners that still run have had a few seconds. The queue opens again when it is
+        used again.
+
+        Raises:
+            WrongLoop: the queue is open on another running event loop.
+        """
         if not self._open:
             return
+        bound = self._loop() if self._loop is not None else None
+        if bound is not asyncio.get_running_loop() and bound is not None and bound.is_running():
+            raise WrongLoop("This queue is open on another event loop that still runs. Close it there.")
+        await self.hooks.finish(LISTENER_SECONDS)
         self._open = False
         if self._watch is not None:
             watch, self._watch = self._watch, None
@@ -462,13 +474,20 @@ class JobQueue:
         """Jobs that meet all conditions, highest id first.
 
         Args:
-            status, job_type: one, or several of which any will do.
-            tags, tag_mode: ``all`` of them (the default), ``any``, ``exact`` (the same set), ``none``.
-            run_after, created_after: at or after this moment; run_before, created_before: before it.
+            status: one, or several of which any will do.
+            job_type: likewise.
+            priority: exactly this one.
+            tags: labels, to which ``tag_mode`` applies.
+            tag_mode: ``all`` of them (the default), ``any``, ``exact`` (the same set), ``none``.
+            run_after: due at or after this moment.
+            run_before: due before it.
+            created_after: added at or after this moment.
+            created_before: added before it.
             error_contains: part of the message of any of its errors, whatever its case.
             limit: jobs a page, at most 1,000.
             values: False leaves payloads and outputs out (they are None then), which may be large.
-            cursor: the ``next_cursor`` of the page before; fast however deep. ``offset`` is for small lists.
+            cursor: the ``next_cursor`` of the page before; fast however deep.
+            offset: jobs to leave out, for small lists.
 
         Raises:
             InvalidJob: a condition of the wrong type or range.

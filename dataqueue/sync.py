@@ -345,9 +345,9 @@ class SyncJobHandle(Generic[R]):
         """See :meth:`dataqueue.JobHandle.refresh`."""
         return self._sync.run(self._handle.refresh)
 
-    def cancel(self) -> bool:
+    def cancel(self, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobHandle.cancel`."""
-        return self._sync.run(self._handle.cancel)
+        return self._sync.run(lambda: self._handle.cancel(by=by))
 
     def __repr__(self) -> str:
         return f"SyncJobHandle(id={self.id}, created={self.created})"

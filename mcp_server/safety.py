@@ -20,6 +20,10 @@ MAX_KEYS = 40
 MAX_ITEMS = 20
 MAX_KEY = 80
 MAX_TEXT = 2000
+MAX_NODES = 2000
+"""Parts of one value that are looked at, in all."""
+
+_MARGIN = 600
 
 _KEEP_CONTROLS = {"\n": "\n", "\t": "\t"}
 # Tag characters, variation selectors and fillers, which many fonts show as nothing.
@@ -50,7 +54,7 @@ _VALUES = (
     re.compile(r"\b(?:\d[ -]?){13,19}\b"),
 )
 _ASSIGNED = re.compile(
-    rf"(?i)(?<![\w.-])((?:[\w.-]*[_.-]|(?-i:[a-z0-9]+(?=[A-Z])))?(?:{_SENSITIVE})(?:[_.-][\w.-]*|(?-i:[A-Z]\w*))?)"
+    rf"(?i)(?<![\w.-])((?:[\w.-]{{0,60}}[_.-]|(?-i:[a-z0-9]{{1,40}}(?=[A-Z])))?(?:{_SENSITIVE})(?:[_.-][\w.-]{{0,60}}|(?-i:[A-Z]\w{{0,60}}))?)"
     r"([\"'`\]]*\s*(?:=>|[:=])\s*)"
     r"(\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|(?:bearer\s+|basic\s+)?[^\s,;&}\])\"']+)"
 )
@@ -83,8 +87,11 @@ def shown(text: str | None, most: int = MAX_TEXT, *, full: bool = False) -> str:
         return ""
     # Cleaned first: an invisible character within a secret must not hide it. Somewhat more than is shown is
     # looked at, so that a secret is not cut into something that looks like none.
-    text = clean(text[: most + 4000])[: most + 2000] + ("" if len(text) <= most + 4000 else text[most + 4000 :])
-    return cut(text if full else redact(text[: most + 2000]) + text[most + 2000 :], most)
+    looked = clean(text[: most + _MARGIN])
+    if not full:
+        looked = redact(looked)
+    rest = max(0, len(text) - most - _MARGIN)
+    return looked if len(looked) + rest <= most else f"{looked[:most]}…(+{len(looked) + rest - most:,} chars)"
 
 
 def one_line(text: str | None, most: int = 200) -> str:
@@ -97,27 +104,34 @@ def is_secret_key(key: str) -> bool:
     return _SECRET_KEY.search(spaced) is not None
 
 
-def redacted(value: Any, *, full: bool = False, depth: int = 0) -> Any:
+def redacted(value: Any, *, full: bool = False) -> Any:
     """A JSON value with secrets hidden, long texts cut, and no more than so many parts and levels."""
+    return _redacted(value, full, 0, [MAX_NODES])
+
+
+def _redacted(value: Any, full: bool, depth: int, left: list[int]) -> Any:
+    left[0] -= 1
     if isinstance(value, str):
         return shown(value, 500, full=full)
     if isinstance(value, Mapping):
-        if depth >= MAX_DEPTH:
-            return "{…}"
         entries = cast("Mapping[str, Any]", value)
         kept: dict[str, Any] = {}
-        for key in list(entries)[:MAX_KEYS]:
+        for key in entries:
+            if depth >= MAX_DEPTH or len(kept) >= MAX_KEYS or left[0] <= 0:
+                kept["…"] = f"+{len(entries) - len(kept):,} keys"
+                break
             hide = not full and is_secret_key(key) and entries[key] not in (None, "", True, False)
-            kept[_key(key)] = HIDDEN if hide else redacted(entries[key], full=full, depth=depth + 1)
-        if len(entries) > MAX_KEYS:
-            kept["…"] = f"+{len(entries) - MAX_KEYS:,} keys"
+            kept[_key(key)] = HIDDEN if hide else _redacted(entries[key], full, depth + 1, left)
         return kept
     if isinstance(value, list):
         items = cast("list[Any]", value)
-        if depth >= MAX_DEPTH:
-            return "[…]"
-        shown_items = [redacted(item, full=full, depth=depth + 1) for item in items[:MAX_ITEMS]]
-        return [*shown_items, f"+{len(items) - MAX_ITEMS:,} items"] if len(items) > MAX_ITEMS else shown_items
+        chosen: list[Any] = []
+        for item in items:
+            if depth >= MAX_DEPTH or len(chosen) >= MAX_ITEMS or left[0] <= 0:
+                chosen.append(f"+{len(items) - len(chosen):,} items")
+                break
+            chosen.append(_redacted(item, full, depth + 1, left))
+        return chosen
     if isinstance(value, int) and not isinstance(value, bool) and not full and len(str(abs(value))) >= 13:
         return HIDDEN  # a card or account number, as far as anybody can tell
     return value
@@ -127,8 +141,13 @@ def _key(key: str) -> str:
     return one_line(key, MAX_KEY)
 
 
-def shape(value: Any, depth: int = 0) -> Any:
+def shape(value: Any) -> Any:
     """Keys and types of a JSON value: what a handler has to expect, without anybody's data."""
+    return _shape(value, 0, [MAX_NODES])
+
+
+def _shape(value: Any, depth: int, left: list[int]) -> Any:
+    left[0] -= 1
     if isinstance(value, bool):
         return "boolean"
     if value is None:
@@ -141,14 +160,15 @@ def shape(value: Any, depth: int = 0) -> Any:
         items = cast("list[Any]", value)
         if not items:
             return "array(0)"
-        first = shape(items[0], depth + 1) if depth < MAX_DEPTH else "…"
+        first = _shape(items[0], depth + 1, left) if depth < MAX_DEPTH else "…"
         return {f"array({len(items):,}) of": first}
     entries = cast("Mapping[str, Any]", value)
-    if depth >= MAX_DEPTH:
-        return f"object({len(entries):,} keys)"
-    kept: dict[str, Any] = {_key(key): shape(entries[key], depth + 1) for key in list(entries)[:MAX_KEYS]}
-    if len(entries) > MAX_KEYS:
-        kept["…"] = f"+{len(entries) - MAX_KEYS:,} keys"
+    kept: dict[str, Any] = {}
+    for key in entries:
+        if depth >= MAX_DEPTH or len(kept) >= MAX_KEYS or left[0] <= 0:
+            kept["…"] = f"+{len(entries) - len(kept):,} keys"
+            break
+        kept[_key(key)] = _shape(entries[key], depth + 1, left)
     return kept
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dataqueue.docs import DocsIndex, load_pages
 from dataqueue.mcp_server.options import ServerOptions
-from dataqueue.mcp_server.safety import shown
+from dataqueue.mcp_server.safety import clean, shown
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
@@ -16,7 +16,7 @@ from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import ValidationError
 
 import dataqueue
-from dataqueue.errors import DataQueueError
+from dataqueue.errors import ConfigError, DataQueueError
 from dataqueue.queue import JobQueue
 
 INSTRUCTIONS = """\
@@ -121,7 +121,8 @@ def write_hints(title: str, *, destructive: bool, idempotent: bool) -> ToolAnnot
 
 def tool_error(error: DataQueueError) -> ToolError:
     """What the model can mend or tell: our errors say where, why and what next, and never a password."""
-    return ToolError(shown(str(error), 2000))
+    # A configuration's error shows how a URL is to be written; it is our own text.
+    return ToolError(clean(str(error)) if isinstance(error, ConfigError) else shown(str(error), 2000))
 
 
 def _slim(schema: Any) -> Any:

@@ -40,10 +40,11 @@ class Approval(BaseModel):
 
 @dataclass(frozen=True)
 class Selection:
-    """The jobs that a call is about, and those of its ids that do not exist."""
+    """The jobs that a call can change, those whose state is in the way, and ids that do not exist."""
 
     jobs: Sequence[Job]
-    missing: Sequence[int]
+    unfit: Sequence[int] = ()
+    missing: Sequence[int] = ()
 
 
 def can_ask(context: Context[Any, Any]) -> bool:
@@ -80,7 +81,9 @@ def register(server: Server) -> None:
         if ids:
             found = [await queues.reader.get_job(job_id) for job_id in dict.fromkeys(ids)]
             missing = [job_id for job_id, job in zip(dict.fromkeys(ids), found, strict=True) if job is None]
-            return Selection([job for job in found if job is not None], missing)
+            existing = [job for job in found if job is not None]
+            unfit = [job.id for job in existing if not _fits(job, statuses)]
+            return Selection([job for job in existing if _fits(job, statuses)], unfit, missing)
         page = await queues.reader.get_jobs(
             status=status or statuses,
             job_type=job_type,
@@ -91,12 +94,14 @@ def register(server: Server) -> None:
         )
         if page.next_cursor is not None:
             raise ToolError(f"More than {MOST_MATCHES:,} jobs match. Narrow the filter. Nothing was done.")
-        if not dry_run and expected_count != len(page):
+        count = sum(_fits(job, statuses) for job in page)
+        if not dry_run and expected_count != count:
             raise ToolError(
-                f"{len(page):,} jobs match, but expected_count is {expected_count}. Look again with dry_run, then give "
+                f"{count:,} jobs match, but expected_count is {expected_count}. Look again with dry_run, then give "
                 "the number that it shows. Nothing was done."
             )
-        return Selection(page, [])
+        fitting = [job for job in page if _fits(job, statuses)]
+        return Selection(fitting, [job.id for job in page if not _fits(job, statuses)])
 
     async def change(
         what: str, selection: Selection, approved: bool, dry_run: bool, one: Callable[[int], Awaitable[bool]]
@@ -104,7 +109,9 @@ def register(server: Server) -> None:
         answer = Reply(options.max_output)
         answer.total = len(selection.jobs)
         if selection.missing:
-            answer.say(f"There are no jobs {', '.join(map(str, selection.missing))}.")
+            answer.say(f"There are no jobs {_some(selection.missing)}.")
+        if selection.unfit:
+            answer.say(f"Left alone, because their state does not allow it: jobs {_some(selection.unfit)}.")
         if not approved:
             done = "Dry run: nothing was done." if dry_run else "Not approved: nothing was done."
             answer.say(f"{done} To be {what}: {len(selection.jobs):,} jobs, as below.")
@@ -224,7 +231,7 @@ def register(server: Server) -> None:
     # -- add --------------------------------------------------------------------------------------
 
     async def agree_to_add(dry_run: bool, confirm: bool, ctx: Context[Any, Any]) -> Approval | Elicit[Approval]:
-        return decision(dry_run, confirm, "Add this one job to the queue?", ctx)
+        return decision(dry_run, confirm, "Add one job to the queue, as shown by the dry run?", ctx)
 
     @answers
     async def add_job(
@@ -234,7 +241,7 @@ def register(server: Server) -> None:
         priority: int = 0,
         delay_seconds: Annotated[float, Field(ge=0)] = 0,
         max_attempts: Annotated[int | None, Field(ge=1)] = None,
-        tags: Tags = None,
+        tags: list[str] | None = None,
         idempotency_key: str | None = None,
         dry_run: DryRun = True,
         confirm: Confirm = False,
@@ -247,8 +254,20 @@ def register(server: Server) -> None:
             answer.say("Take care: no job of this type has been added before, and no live worker takes it.")
         if not is_approved(approval):
             answer.say("Dry run: nothing was added." if dry_run else "Not approved: nothing was added.")
-            answer.show(f"type: {one_line(job_type)}\npayload: {safety.as_json(safety.shape(payload), 4000)}")
-            answer.advise("next: show this to the person; then call again with dry_run=false.")
+            given = {
+                "type": one_line(job_type),
+                "priority": priority,
+                "delay_seconds": delay_seconds,
+                "max_attempts": max_attempts,
+                "tags": [one_line(tag, 80) for tag in (*(tags or ()), BY)],
+                "idempotency_key": one_line(idempotency_key) or None,
+                "payload": safety.as_json(safety.redacted(payload), 4000),
+            }
+            answer.show("\n".join(f"{name}: {value}" for name, value in given.items() if value is not None))
+            answer.advise(
+                "next: show this to the person; then call again with dry_run=false"
+                + ("." if dry_run else ", and confirm=true if the client cannot ask.")
+            )
             return answer.text()
         handle = await queues.writer.add_job(
             job_type,
@@ -265,6 +284,13 @@ def register(server: Server) -> None:
     server.register(retry_jobs, write_hints("Retry jobs", destructive=False, idempotent=False))
     server.register(cancel_jobs, write_hints("Cancel jobs", destructive=True, idempotent=True))
     server.register(add_job, write_hints("Add a job", destructive=False, idempotent=False))
+
+
+def _fits(job: Job, statuses: tuple[JobStatus, ...]) -> bool:
+    """Whether a job in this state can be changed: to cancel a failed one, a retry must be due."""
+    if "pending" in statuses and job.status == "failed":
+        return job.next_attempt_at is not None
+    return job.status in statuses
 
 
 def _some(ids: Sequence[int]) -> str:

@@ -405,6 +405,57 @@ def test_doctor_without_a_store_is_code_1(cli: Cli) -> None:
 # -- worker ---------------------------------------------------------------------------------------------
 
 
+def test_a_job_is_explained(app: Cli) -> None:
+    assert app.json("explain", 7, code=1)["state"] == "not_found"
+    job_id = app.json("jobs", "add", "divide", "0", "--max-attempts", 1)["id"]
+    found = app.json("explain", job_id)
+    assert (found["state"], found["will_run"]) == ("ready", "unknown")
+    assert "no_worker_for_type" in app("explain", job_id).stdout
+    app("worker", "shop.jobs:queue", "--burst")
+    shown = app("explain", job_id)
+    assert shown.returncode == 0
+    assert "ZeroDivisionError" in shown.stdout and f"dataqueue jobs retry {job_id}" in shown.stdout
+    assert app("explain", "x").returncode == 2
+
+
+def test_failures_and_status_are_told(app: Cli) -> None:
+    assert app("status").returncode == 0
+    for _ in range(6):
+        app("jobs", "add", "divide", "0", "--max-attempts", 1)
+    assert app.json("status", code=1)["verdict"] == "no_workers"
+    app("worker", "shop.jobs:queue", "--burst")
+    summary = app.json("failures")
+    assert (summary["total"], summary["groups"][0]["count"]) == (6, 6)
+    shown = app("failures", "--window", "1h", "--job-type", "divide").stdout
+    assert "6 × ZeroDivisionError in divide" in shown and "jobs.py" in shown
+    assert app.json("failures", "--job-type", "other")["total"] == 0
+    status = app("status")
+    assert status.returncode == 1 and status.stdout.startswith("failing")
+    assert app("status", "--window", "soon").returncode == 2
+
+
+def test_workers_are_listed(app: Cli) -> None:
+    assert app("workers").returncode == 1
+    job_id = app.json("jobs", "add", "wait_for_file", json.dumps(str(app.folder / "never")))["id"]
+    process = app.start("worker", "shop.jobs:queue", "--worker-id", "seen", "--drain-timeout", 0)
+    read_until(process, "running")
+    (entry,) = app.json("workers")
+    assert entry["worker"]["id"] == "seen" and [job["id"] for job in entry["jobs"]] == [job_id]
+    assert f"job {job_id}  wait_for_file" in app("workers").stdout
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 0
+
+
+def test_the_manual_is_searched_and_shown(cli: Cli) -> None:
+    assert cli.json("docs", "search", "retry", "with", "backoff")[0]["slug"]
+    assert "how-to/" in cli("docs", "search", "pgbouncer").stdout
+    assert cli("docs", "search", "zzqqxx").returncode == 1
+    assert cli("docs", "show", "retries").stdout.startswith("# ")
+    assert "The nearest" in cli("docs", "show", "retrys").stderr
+    assert len(cli.json("docs", "list")) > 30
+    assert cli("docs", "llms").stdout.startswith("# dataqueue")
+
+
 @pytest.mark.parametrize(
     ("target", "advice"),
     [

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from dataqueue.options import JobOptions
     from dataqueue.queue import JobQueue
 
+BY = "cli"
+"""Who wanted it, in a job's event log."""
+
 app = typer.Typer(help="Look at jobs, add them, retry and cancel them.", no_args_is_help=True)
 
 Ids = Annotated[list[int], typer.Argument(metavar="ID…", show_default=False)]
@@ -221,7 +224,7 @@ def retry(
     """Run failed or cancelled jobs again, now."""
 
     async def one(queue: JobQueue, job_id: int) -> str:
-        return "retried" if await queue.retry_job(job_id, force=force) else "unchanged"
+        return "retried" if await queue.retry_job(job_id, force=force, by=BY) else "unchanged"
 
     _change(one, job_ids, (url, schema, env_file), as_json)
 
@@ -238,7 +241,7 @@ def cancel(
     """Cancel jobs; one that runs is asked to stop."""
 
     async def one(queue: JobQueue, job_id: int) -> str:
-        if not await queue.cancel_job(job_id):
+        if not await queue.cancel_job(job_id, by=BY):
             return "unchanged"
         return "requested" if (await queue.require_job(job_id)).status == "processing" else "cancelled"
 

@@ -21,7 +21,7 @@ from dataqueue.errors import ConfigError
 __all__ = ["EmbeddedServer", "start_postgres", "start_valkey"]
 
 
-def start_postgres(path: Path | None = None, *, settings: Mapping[str, str] | None = None) -> EmbeddedServer:
+def start_postgres(path: Path | str | None = None, *, settings: Mapping[str, str] | None = None) -> EmbeddedServer:
     """Return the Postgres that lives in ``path``, started if it is down.
 
     :param path: A directory, made if missing; by default one of the user's own that never changes
@@ -35,10 +35,10 @@ def start_postgres(path: Path | None = None, *, settings: Mapping[str, str] | No
     """
     from dataqueue.embedded.postgres import Postgres  # psycopg takes a while to import
 
-    return enter(Postgres((path or default_path("postgres")).expanduser().resolve(), settings or {}))
+    return enter(Postgres(Path(path or default_path("postgres")).expanduser().resolve(), settings or {}))
 
 
-def start_valkey(path: Path | None = None) -> EmbeddedServer:
+def start_valkey(path: Path | str | None = None) -> EmbeddedServer:
     """Return the Valkey that lives in ``path``, started if it is down; it keeps its data on disk.
 
     Every change is in the append-only file at once and on the disk within a second.
@@ -54,4 +54,4 @@ def start_valkey(path: Path | None = None) -> EmbeddedServer:
         )
     from dataqueue.embedded.valkey import Valkey
 
-    return enter(Valkey((path or default_path("valkey")).expanduser().resolve()))
+    return enter(Valkey(Path(path or default_path("valkey")).expanduser().resolve()))

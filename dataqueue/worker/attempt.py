@@ -6,10 +6,12 @@ import asyncio
 import contextvars
 import functools
 import logging
+import os
 import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released
@@ -268,11 +270,14 @@ def storable(text: str) -> str:
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+_OURS = str(Path(__file__).parents[1]) + os.sep
+
+
 def raised_at(error: BaseException) -> str | None:
     """The innermost frame that is not ours: where to look first."""
     frames = traceback.extract_tb(error.__traceback__)
     for frame in reversed(frames):
-        if "/dataqueue/worker/" not in frame.filename.replace("\\", "/"):
+        if not frame.filename.startswith(_OURS):
             name = frame.filename.replace("\\", "/").rsplit("/", 1)[-1]
             return storable(f"{name}:{frame.lineno} {frame.name}")[:255]
     return None

@@ -299,6 +299,6 @@ async def test_completed_work_is_not_touched_by_a_filter(make_server: Callable[.
     async with Client(make_server(allow_writes=True)) as client:
         told = await ask(client, "cancel_jobs", job_type=["pay"])
         assert "To be cancelled: 1 jobs" in told
-        assert "unchanged, because of their state: 1" in await ask(
+        assert f"Left alone, because their state does not allow it: jobs {job.id}" in await ask(
             client, "cancel_jobs", ids=[job.id], dry_run=False, confirm=True
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -12,7 +12,8 @@ import redis.asyncio
 from servers import redis_cluster
 from support import Working
 
-from dataqueue import JobHandle, JobQueue, StoreUnavailable
+from dataqueue import JobHandle, JobQueue, ReadOnlyQueue, StoreUnavailable
+from dataqueue.backends.redis.backend import RedisBackend
 
 UseEverything = Callable[[JobQueue], Awaitable[None]]
 
@@ -41,6 +42,21 @@ async def test_queues_on_different_nodes(ports: Sequence[int], use_everything: U
         async with JobQueue.from_url(f"redis+cluster://127.0.0.1:{ports[0]}", key_prefix=prefix) as queue:
             await use_everything(queue)
             assert {"cluster", "server", "memory"} <= {finding.check for finding in await queue.doctor()}
+
+
+async def test_a_queue_for_reading_only(ports: Sequence[int]) -> None:
+    for prefix in _prefixes(ports):
+        url = f"redis+cluster://127.0.0.1:{ports[0]}?key_prefix={prefix}-reader"
+        async with JobQueue.from_url(url) as queue, JobQueue.from_url(url, read_only=True) as reader:
+            job = await queue.add_job("t", {"a": 1}, tags=["x"])
+            assert await reader.get_jobs(tags=["x"]) == [await job.refresh()]
+            assert (await reader.explain_job(job.id)).state == "ready"
+            assert (await reader.status()).verdict == "no_workers"
+            assert all(finding.level != "error" for finding in await reader.doctor(deep=True))
+            with pytest.raises(ReadOnlyQueue):
+                await reader.cancel_job(job.id)
+            with pytest.raises(Exception, match=r"read-only|not allowed"):
+                await cast(RedisBackend, reader.backend).client.hset(f"{{{prefix}-reader}}:m", "x", "y")
 
 
 async def test_a_cluster_client_of_ones_own(ports: Sequence[int], use_everything: UseEverything) -> None:

@@ -41,9 +41,11 @@ from dataqueue.backends.base import (
 from dataqueue.backends.postgres import adding, doctor, migrate
 from dataqueue.backends.postgres.connect import (
     POOL_TIMEOUT,
+    READER_TIMEOUT,
     create_pool,
     describe,
     end_with_loop,
+    is_pooled,
     looks_dead,
     migrate_hint,
     parse_url,
@@ -160,8 +162,12 @@ class PostgresBackend:
         if self._own_pool:
             # One plain connection first: where nobody answers, a pool would keep trying for a while.
             with store_errors(self.location(), sent=False):
-                await (await psycopg.AsyncConnection.connect(self.conninfo)).close()
-            self._pool = create_pool(self.conninfo, *self._pool_size)
+                async with await psycopg.AsyncConnection.connect(self.conninfo) as conn:
+                    if await is_pooled(conn):
+                        self.connect_kwargs["prepare_threshold"] = None
+            self._pool = create_pool(
+                self.conninfo, *self._pool_size, self.connect_kwargs, READER_TIMEOUT if self.read_only else POOL_TIMEOUT
+            )
             # Waiting for the first connections leaves no attempt under way when a short program ends.
             await self._pool.open(wait=True, timeout=POOL_TIMEOUT)
             self._guard = end_with_loop(self._pool)
@@ -314,7 +320,7 @@ class PostgresBackend:
             async with self.connection() as own:
                 yield own
         elif isinstance(conn, psycopg.AsyncConnection):
-            with store_errors(self.location()):
+            with store_errors(self.location(), callers=True):
                 if self._statements is None:
                     cursor = conn.cursor(row_factory=tuple_row)
                     await cursor.execute(migrate.FIND_SCHEMA, {"schema": self._given_schema})
@@ -339,7 +345,9 @@ class PostgresBackend:
 
     def add_sync(self, specs: Iterable[JobSpec], conn: Connection[Any]) -> list[Added]:
         """Add on a caller's blocking connection; needs no open queue and no event loop."""
-        with store_errors(self.location()):
+        if not isinstance(conn, psycopg.Connection):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"conn must be a psycopg Connection, not {type(conn).__qualname__}. Nothing was added.")
+        with store_errors(self.location(), callers=True):
             if not conn.autocommit:
                 conn.execute("SELECT 1")  # see add_stream
             return self._add_sync(specs, conn)

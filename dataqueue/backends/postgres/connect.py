@@ -33,6 +33,9 @@ POOL_TIMEOUT = 15.0
 """Seconds to wait for a free connection, and for the server to come back after an outage."""
 
 
+READER_TIMEOUT = 4.0
+"""The same for a queue that only reads: whoever looks would rather hear at once that nobody answers."""
+
 _numbers = itertools.count(1)
 
 
@@ -54,6 +57,8 @@ def parse_url(url: str, tls: TLS | None) -> tuple[str, str | None]:
         parts = urlsplit(url)
         if "," not in parts.netloc:
             _ = parts.port  # libpq would find fault with it only when it connects
+        if parts.netloc.count("@") > 1:
+            raise ValueError("libpq would take the end of the password for the host")
         query = parse_qsl(parts.query, keep_blank_values=True)
         kept = [
             (name, "require" if (name, value) == ("sslmode", "no-verify") else value)
@@ -90,13 +95,25 @@ def describe(conninfo: str) -> str:
     return f"{where}, database {options.get('dbname') or options.get('user') or '(default)'}"
 
 
-def create_pool(conninfo: str, min_size: int, max_size: int) -> AsyncConnectionPool[Any]:
+async def is_pooled(conn: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether a pooler such as PgBouncer stands between: it tells a process id that is not the server's.
+
+    In its transaction mode a prepared statement may be looked for on a server that never saw it.
+    """
+    cursor = await conn.execute("SELECT pg_backend_pid()")
+    row = await cursor.fetchone()
+    return row is not None and row[0] != conn.info.backend_pid
+
+
+def create_pool(
+    conninfo: str, min_size: int, max_size: int, kwargs: dict[str, Any], timeout: float
+) -> AsyncConnectionPool[Any]:
     return AsyncConnectionPool(
         conninfo,
-        kwargs={"autocommit": True},
+        kwargs={**kwargs, "autocommit": True},
         min_size=min_size,
         max_size=max_size,
-        timeout=POOL_TIMEOUT,
+        timeout=timeout,
         open=False,
         name=f"dataqueue-{next(_numbers)}",
     )
@@ -142,10 +159,15 @@ def looks_dead(conn: psycopg.AsyncConnection[Any]) -> bool:
 
 
 @contextlib.contextmanager
-def store_errors(where: str, *, sent: bool = True) -> Generator[None]:
-    """Turn the driver's errors into ours. ``sent`` False: only connecting was tried."""
+def store_errors(where: str, *, sent: bool = True, callers: bool = False) -> Generator[None]:
+    """Turn the driver's errors into ours. ``sent`` False: only connecting was tried. ``callers``: on the caller's
+    connection, whose transaction may have failed for its own reasons: those stay the driver's."""
     try:
         yield
+    except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
+        if callers:
+            raise
+        raise StoreUnavailable(f"Postgres at {where} gave up a transaction: {_first_line(error)}.") from error
     except PoolTimeout as error:
         raise StoreUnavailable(
             f"No connection to Postgres at {where} became free in time ({error}). Either the server is not "

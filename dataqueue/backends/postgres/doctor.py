@@ -98,7 +98,7 @@ def _indexes(rows: list[tuple[Any, ...]]) -> Finding:
             "indexes",
             "error",
             f"Missing or invalid: {', '.join(sorted(bad))}. Claims or lists will be slow.",
-            "See docs: Postgres; drop an invalid index and create it again as migration 0002 does.",
+            "The statements stand in the manual: dataqueue docs show how-to/postgres.",
         )
     return Finding("indexes", "ok", f"all {len(rows)} there and valid")
 

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from functools import cache
 from importlib import resources
 from typing import Any, LiteralString, cast
@@ -179,8 +180,8 @@ class _Run:
     def applied(self) -> dict[int, tuple[str, str]]:
         if not self._exists("dataqueue_migrations"):
             return {}
-        sql = self._fill("SELECT version, name, applied_at::text FROM {schema}.dataqueue_migrations")
-        return {version: (name, at) for version, name, at in self.cursor.execute(sql).fetchall()}
+        sql = self._fill("SELECT version, name, applied_at FROM {schema}.dataqueue_migrations")
+        return {version: (name, at.astimezone(UTC).isoformat()) for version, name, at in self.cursor.execute(sql)}
 
     def plan(self) -> list[str]:
         missing, shared = self._missing()

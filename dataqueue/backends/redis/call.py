@@ -93,9 +93,13 @@ def store_errors(where: str) -> Generator[None]:
         ) from error
     except (failures.ConnectionError, failures.TimeoutError, failures.ReadOnlyError, failures.ClusterDownError, failures.RedisClusterException,
             failures.TryAgainError, failures.MovedError, failures.AskError, OSError) as error:  # fmt: skip
+        reason = str(error).rstrip(".") or type(error).__name__
+        # "Error 111 connecting to …": nothing was sent.
+        doubt = (
+            "" if "connecting to" in reason else " An operation that was under way may or may not have taken effect."
+        )
         raise StoreUnavailable(
-            f"Redis at {where} cannot be reached or does not take writes now: {error or type(error).__name__}. An "
-            "operation that was under way may or may not have taken effect."
+            f"Redis at {where} cannot be reached or does not take writes now: {reason}.{doubt}"
         ) from error
     except failures.ResponseError as error:
         if "not allowed from read-only scripts" in str(error):
