@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -453,7 +455,10 @@ def _start_portal() -> BlockingPortal:
             ready.set_result(portal)
             await portal.sleep_until_stopped()
 
-    threading.Thread(target=anyio.run, args=(serve,), name="dataqueue-sync", daemon=True).start()
+    # psycopg cannot use the loop that Windows has by default.
+    options = {"loop_factory": asyncio.SelectorEventLoop} if sys.platform == "win32" else {}
+    run = functools.partial(anyio.run, serve, backend_options=options)
+    threading.Thread(target=run, name="dataqueue-sync", daemon=True).start()
     return ready.result()
 
 

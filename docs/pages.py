@@ -80,7 +80,8 @@ def parse_page(slug: str, text: str) -> Page:
         raise ValueError(f"{slug}: the page has no front matter.")
     from ruamel.yaml import YAML
 
-    front = cast("dict[str, Any]", YAML(typ="safe", pure=True).load(match[1]) or {})
+    reader: Any = YAML(typ="safe", pure=True)
+    front = cast("dict[str, Any]", reader.load(match[1]) or {})
     body = match[2].strip() + "\n"
     sections = tuple(split_sections(body))
     if not sections or sections[0].level != 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from dataqueue.docs import DocsIndex, load_pages
 from dataqueue.mcp_server.options import ServerOptions
@@ -128,17 +128,19 @@ def tool_error(error: DataQueueError) -> ToolError:
 def _slim(schema: Any) -> Any:
     """A JSON schema without titles, which repeat the names, and with plain types for optional ones."""
     if isinstance(schema, list):
-        return [_slim(item) for item in schema]  # pyright: ignore[reportUnknownVariableType]
+        return [_slim(item) for item in cast("list[Any]", schema)]
     if not isinstance(schema, dict):
         return schema
-    given: dict[str, Any] = schema  # pyright: ignore[reportUnknownVariableType]
-    slim = {name: _slim(value) for name, value in given.items() if name != "title" or not isinstance(value, str)}
-    options = slim.get("anyOf")
+    given = cast("dict[str, Any]", schema)
+    slim: dict[str, Any] = {
+        name: _slim(value) for name, value in given.items() if name != "title" or not isinstance(value, str)
+    }
+    options: Any = slim.get("anyOf")
     if isinstance(options, list) and slim.get("default", "none") is None:
-        rest = [item for item in options if item != {"type": "null"}]  # pyright: ignore[reportUnknownVariableType]
-        if len(rest) == 1:  # pyright: ignore[reportUnknownArgumentType]
+        rest = [item for item in cast("list[dict[str, Any]]", options) if item != {"type": "null"}]
+        if len(rest) == 1:
             del slim["anyOf"], slim["default"]
-            slim |= rest[0]
+            slim.update(rest[0])
     return slim
 
 

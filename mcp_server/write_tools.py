@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 
 from dataqueue.errors import DataQueueError, JobNotFound
 from dataqueue.jobs import Job, JobStatus
+from dataqueue.options import JobOptions
 
 BY = "mcp"
 MOST_IDS = 50
@@ -269,15 +270,12 @@ def register(server: Server) -> None:
                 + ("." if dry_run else ", and confirm=true if the client cannot ask.")
             )
             return answer.text()
-        handle = await queues.writer.add_job(
-            job_type,
-            payload,
-            priority=priority,
-            delay=timedelta(seconds=delay_seconds) if delay_seconds else None,
-            tags=[*(tags or ()), BY],
-            idempotency_key=idempotency_key,
-            **({} if max_attempts is None else {"max_attempts": max_attempts}),
-        )
+        chosen: JobOptions = {"priority": priority, "tags": [*(tags or ()), BY], "idempotency_key": idempotency_key}
+        if delay_seconds:
+            chosen["delay"] = timedelta(seconds=delay_seconds)
+        if max_attempts is not None:
+            chosen["max_attempts"] = max_attempts
+        handle = await queues.writer.add_job(job_type, payload, **chosen)
         answer.say(f"{'added' if handle.created else 'there already, by its idempotency key'}: job {handle.id}")
         return answer.text()
 

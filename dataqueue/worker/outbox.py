@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dataqueue.backends.base import Completed, Cycle, Failed, Held, Outcome, Released
+from dataqueue.backends.base import Claimed, Completed, Cycle, Failed, Held, Outcome, Released
 from dataqueue.errors import StoreUnavailable
 from dataqueue.events import Hook
 from dataqueue.worker.attempt import Attempt, storable
@@ -15,8 +15,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dataqueue.worker")
 
-Entry = tuple[Outcome, Attempt | None]
-"""An outcome, and the attempt that it ends (None for a job that was never begun here)."""
+
+class NotBegun(NamedTuple):
+    """A job that this worker took and could not begin."""
+
+    job: Claimed
+    error: BaseException | None = None
+
+
+Entry = tuple[Outcome, Attempt | NotBegun | None]
+"""An outcome, and the attempt that it ends (None for a job that is only handed back)."""
 
 
 class Outbox:
@@ -33,7 +41,7 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def put(self, outcome: Outcome, attempt: Attempt | None = None) -> None:
+    def put(self, outcome: Outcome, attempt: Attempt | NotBegun | None = None) -> None:
         self._pending.append((outcome, attempt))
 
     def take(self) -> list[Outcome]:
@@ -96,7 +104,7 @@ class Outbox:
                 if attempt is not None:
                     self._announce(outcome, attempt)
 
-    def _announce(self, outcome: Outcome, attempt: Attempt) -> None:
+    def _announce(self, outcome: Outcome, attempt: Attempt | NotBegun) -> None:
         hooks, job = self._queue.hooks, attempt.job
         if isinstance(outcome, Completed):
             if hooks.wants("job:completed"):

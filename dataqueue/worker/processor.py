@@ -34,7 +34,7 @@ from dataqueue.version import __version__
 from dataqueue.worker.attempt import Attempt, no_handler
 from dataqueue.worker.leases import BEATS_A_LEASE, EXPIRY_SHARE, RECLAIMS_A_LEASE, Heartbeat
 from dataqueue.worker.options import ProcessorOptions, check_options
-from dataqueue.worker.outbox import Outbox
+from dataqueue.worker.outbox import NotBegun, Outbox
 from dataqueue.worker.pace import Idle, Prefetch
 
 if TYPE_CHECKING:
@@ -373,7 +373,7 @@ class Processor:
         while self._buffer and len(self._inflight) < self.concurrency and not (self._stopping and not self._accepting):
             _, job = self._buffer.popleft()
             if job.job_type not in self.handlers:
-                self._outbox.put(no_handler(job, self._types))
+                self._outbox.put(no_handler(job, self._types), NotBegun(job))
                 self._wake.set()
                 continue
             attempt = Attempt(job, self.handlers[job.job_type], self.queue, self._threads, self.grace, self._on_over)

@@ -153,11 +153,14 @@ async def test_unknown_types_fail_where_that_is_asked_for(queue: JobQueue, worki
 
     stray = await queue.add_job("stray", max_attempts=1)
     again = await queue.add_job("stray")
+    told: list[Hook] = []
+    queue.on("job:failed", told.append)
     await working(queue, {"known": known}, on_unknown_type="fail")
     job = await stray.wait(timeout=20)
     assert (job.status, job.failure_reason) == ("failed", "no_handler") and "known" in (job.last_error or "")
     assert (await until(lambda: _in_status(again, "failed"))).next_attempt_at is not None
     assert (await (await queue.add_job("known")).wait(timeout=20)).status == "completed"
+    assert {(hook.job_id, hook.will_retry) for hook in told} == {(stray.id, False), (again.id, True)}
     with pytest.raises(ConfigError, match="on_unknown_type"):
         queue.create_processor({"known": known}, on_unknown_type="explode")  # type: ignore[typeddict-item]
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -83,8 +84,6 @@ def serving(url: str, *args: str, **env: str) -> Iterator[str]:
                 httpx2.get(address)
                 break
             except httpx2.TransportError:
-                import time
-
                 time.sleep(0.05)
         yield address
     finally:
@@ -111,8 +110,10 @@ async def test_http_wants_its_token_and_its_own_name(pg_url: str) -> None:
         assert httpx2.post(address, json=hello, headers=right).status_code not in (401, 403, 421)
         for foreign in ({"host": "evil.example"}, {"origin": "https://evil.example"}):
             assert httpx2.post(address, json=hello, headers=right | foreign).status_code in (403, 421)
-        http = httpx2.AsyncClient(headers={"authorization": f"Bearer {TOKEN}"})
-        async with Client(streamable_http_client(address, http_client=http)) as client:
+        async with (
+            httpx2.AsyncClient(headers={"authorization": f"Bearer {TOKEN}"}) as http,
+            Client(streamable_http_client(address, http_client=http)) as client,
+        ):
             await check(client)
 
 

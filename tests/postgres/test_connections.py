@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import ipaddress
 import os
 import socket
 import subprocess
@@ -16,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from certificates import certificates
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from support import Working, until
@@ -265,7 +264,7 @@ def tls_server() -> Iterator[tuple[str, dict[str, str]]]:
     programs = find_programs()
     if programs is None:
         pytest.skip("the wheel's server is built without TLS: apt-get install postgresql")
-    pems = _certificates()
+    pems = certificates()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -309,48 +308,3 @@ async def test_tls_with_pem_texts_and_files(tls_server: tuple[str, dict[str, str
     for broken in (TLS(ca="file:///nowhere.pem"), TLS(ca="not PEM at all")):
         with pytest.raises(ConfigError):
             JobQueue.from_url(url, tls=broken)
-
-
-def _certificates() -> dict[str, str]:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    def make(name: str, issuer: tuple[Any, Any] | None) -> tuple[Any, Any]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer[1].subject if issuer else subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-            )
-        )
-        return key, builder.sign(issuer[0] if issuer else key, hashes.SHA256())
-
-    def key_pem(key: Any) -> str:
-        return key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ).decode()
-
-    def cert_pem(cert: Any) -> str:
-        return cert.public_bytes(serialization.Encoding.PEM).decode()
-
-    ca, other = make("ca", None), make("other ca", None)
-    server, client = make("127.0.0.1", ca), make("postgres", ca)
-    return {
-        "ca": cert_pem(ca[1]),
-        "other_ca": cert_pem(other[1]),
-        "server_cert": cert_pem(server[1]),
-        "server_key": key_pem(server[0]),
-        "client_cert": cert_pem(client[1]),
-        "client_key": key_pem(client[0]),
-    }
