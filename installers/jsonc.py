@@ -204,7 +204,7 @@ def set_value(text: str, path: Sequence[str], value: Any) -> str:
         Malformed: the text cannot be read, something on the way is not an object, or its key stands twice.
     """
     if not text.strip(_EMPTY):
-        return text + new(path, value).removesuffix("\n")
+        return text + new(path, value).removesuffix("\n").replace("\n", _eol(text))
     node = parse(text)
     for depth in range(len(path)):
         member = _member(text, node, path, depth)

@@ -82,7 +82,7 @@ def _without_lines(text: str, path: Sequence[str]) -> Iterator[str]:
     """
     name = r"\s*\.\s*".join(rf"[\"']?{re.escape(key)}[\"']?" for key in path)
     headers = list(re.finditer(r"^[ \t]*\[[^\r\n]*", text, re.MULTILINE))
-    stops = [header.start() for header in headers][1:] + [len(text)]
+    stops = [*[header.start() for header in headers[1:]], len(text)]
     for header, stop in reversed(list(zip(headers, stops, strict=False))):
         if re.match(rf"[ \t]*\[\s*{name}\s*[.\]]", header[0]):
             body = text[header.start() : stop].splitlines(keepends=True)
