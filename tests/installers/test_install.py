@@ -543,3 +543,15 @@ def test_print_gives_what_would_be_written(install: Install) -> None:
         "skills",
     }
     assert install.tree() == before
+
+
+@pytest.mark.anyio
+async def test_the_server_starts_from_what_was_written(install: Install) -> None:
+    from mcp import Client, StdioServerParameters
+
+    install("install-mcp", "--editor", "cursor", "--scope", "user")
+    entry = install.load(".cursor/mcp.json", home=True)["mcpServers"]["dataqueue"]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("DATA")}
+    server = StdioServerParameters(command=entry["command"], args=entry["args"], cwd=install.root, env=environ)
+    async with Client(server) as client:
+        assert "search_docs" in {tool.name for tool in (await client.list_tools()).tools}

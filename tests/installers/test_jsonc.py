@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from dataqueue.installers import jsonc
 from dataqueue.installers.errors import Malformed
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 ENTRY = {"command": "uvx", "args": ["--from", "dataqueue==0.1.0", "dataqueue", "mcp"]}
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(lambda key: key != "ours")
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9)
@@ -54,6 +55,7 @@ def subsequence(small: str, large: str) -> bool:
     return all(character in rest for character in small)
 
 
+@relaxed
 @given(documents(), paths, values)
 def test_a_key_set_in_the_root_and_deleted_again(text: str, path: list[str], value: Any) -> None:
     before = jsonc.load(text)
@@ -68,6 +70,7 @@ def nested(path: list[str], value: Any) -> Any:
     return {path[0]: nested(path[1:], value)} if path else value
 
 
+@relaxed
 @given(documents(), st.data())
 def test_a_key_set_in_any_object_and_deleted_again(text: str, data: st.DataObject) -> None:
     loaded = jsonc.load(text)
@@ -85,6 +88,7 @@ def test_a_key_set_in_any_object_and_deleted_again(text: str, data: st.DataObjec
     assert jsonc.delete(after, path) == text
 
 
+@relaxed
 @given(documents(), values, values)
 def test_replacing_a_value_touches_nothing_else(text: str, first: Any, second: Any) -> None:
     once = jsonc.set_value(text, ["ours"], first)
@@ -93,6 +97,7 @@ def test_replacing_a_value_touches_nothing_else(text: str, first: Any, second: A
     assert jsonc.delete(twice, ["ours"]) == text
 
 
+@relaxed
 @given(documents(), st.data())
 def test_any_key_can_be_deleted(text: str, data: st.DataObject) -> None:
     loaded = jsonc.load(text)
@@ -106,6 +111,7 @@ def test_any_key_can_be_deleted(text: str, data: st.DataObject) -> None:
     assert subsequence(after or "", text)
 
 
+@relaxed
 @given(st.text(st.sampled_from(list("{}[]\",:/*\\\n\r\t -.01eEtrufalsn\ufeff'")), max_size=40))
 def test_what_is_taken_as_json_is_so_for_python_too(text: str) -> None:
     try:
@@ -117,6 +123,7 @@ def test_what_is_taken_as_json_is_so_for_python_too(text: str) -> None:
         assert json.loads(text.removeprefix("\ufeff")) == loaded
 
 
+@relaxed
 @given(
     st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(keys, inner), max_leaves=12),
     st.integers(0, 4) | st.none(),
