@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -518,8 +519,6 @@ def test_skills_of_an_older_version_are_renewed(install: Install) -> None:
     install("install-skills", "--editor", "cursor")
     folder = install.root / ".cursor/skills/dataqueue"
     current = (folder / "SKILL.md").read_text()
-    import hashlib
-
     old = {"SKILL.md": "old\n", "references/gone.md": "gone\n"}
     for name, text in old.items():
         install.write(f".cursor/skills/dataqueue/{name}", text)
@@ -527,7 +526,7 @@ def test_skills_of_an_older_version_are_renewed(install: Install) -> None:
     (folder / ".dataqueue.json").write_text(json.dumps({"version": "0.0.1", "files": hashes}))
     install("install-skills", "--editor", "cursor")
     assert (folder / "SKILL.md").read_text() == current
-    assert not (folder / "references").exists()
+    assert not (folder / "references" / "gone.md").exists()
 
 
 def test_print_gives_what_would_be_written(install: Install) -> None:
