@@ -287,7 +287,8 @@ def _show(plan: Plan, states: list[str], diffs: dict[Path, str], backups: list[P
         typer.echo("Nothing of dataqueue was found there.")
     for path in backups:
         typer.echo(f"backup     {plan.places.shown(path)}")
-    if any(outcome.kind == "mcp" and state in ("created", "updated") for outcome, state in pairs):
+    started = any(outcome.kind == "mcp" and state in ("created", "updated") for outcome, state in pairs)
+    if started and not modes.uninstall:
         typer.echo(f"\nThe server is started by: {plan.launch.line}\n({plan.launch.why}; --launcher chooses another)")
         if not modes.check:
             typer.echo("It finds the store by DATAQUEUE_URL in the environment, or in .env where the client starts it.")
