@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 URL ?=
 WORKERS ?= 2
 
-SOURCES := pyproject.toml $(shell find dataqueue mcp_server installers ai migrations docs -type f \
+SOURCES := pyproject.toml setup.py $(shell find dataqueue mcp_server installers ai migrations docs -type f \
 	-not -name '*.pyc' 2>/dev/null)
 
 .PHONY: demo test check check-mcp check-plans bench docs eval-docs chaos clean

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -60,11 +61,13 @@ def run_blocks(name: str, blocks: list[Block], folder: Path) -> dict[str, Any]:
             if type(queue).__name__ == "JobQueue":
                 await queue.close()
 
-    before = set(sys.modules)
+    before, environment = set(sys.modules), dict(os.environ)
     sys.path.insert(0, str(folder))
     try:
         asyncio.run(run())
     finally:
+        os.environ.clear()
+        os.environ.update(environment)
         sys.path.remove(str(folder))
         for queue in queues:
             if type(queue).__name__ == "SyncJobQueue":

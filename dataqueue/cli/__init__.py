@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import dataqueue
-from dataqueue.cli import demo, docs, explain, inspect, jobs, mcp, migrate, worker
+from dataqueue.cli import demo, docs, explain, init, inspect, install, jobs, mcp, migrate, worker
 
 __all__ = ["app", "main"]
 
@@ -46,6 +46,7 @@ def _root(  # pyright: ignore[reportUnusedFunction]
 
 
 app.command("demo")(demo.demo)
+app.command("init")(init.init)
 app.command("migrate")(migrate.migrate)
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")
@@ -56,6 +57,10 @@ app.command("failures")(explain.failures)
 app.command("workers")(explain.workers)
 app.command("doctor")(inspect.doctor)
 app.command("mcp")(mcp.mcp)
+app.command("install-mcp")(install.install_mcp)
+app.command("install-rules")(install.install_rules)
+app.command("install-skills")(install.install_skills)
+app.command("install-ai")(install.install_ai)
 app.add_typer(docs.app, name="docs")
 
 
