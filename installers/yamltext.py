@@ -28,13 +28,14 @@ def _parse(text: str, kind: str) -> Any:
     try:
         data = _yaml(kind).load(text.removeprefix("\ufeff"))
     except MarkedYAMLError as error:
-        mark = cast("Any", error.problem_mark)
-        raise Malformed(str(error.problem or "this is not YAML"), mark.line + 1 if mark else 0) from error
+        marked = cast("Any", error)
+        mark = marked.problem_mark
+        raise Malformed(str(marked.problem or "this is not YAML"), mark.line + 1 if mark else 0) from error
     except (YAMLError, ValueError, RecursionError) as error:
         raise Malformed("this is not YAML", 0) from error
     if data is not None and not isinstance(data, dict):
         raise Malformed("the file does not hold a mapping", 1)
-    return data
+    return cast("Any", data)
 
 
 def load(text: str) -> dict[str, Any]:

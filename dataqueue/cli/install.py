@@ -14,7 +14,7 @@ from dataqueue.errors import ConfigError
 
 if TYPE_CHECKING:
     from dataqueue.installers.clients import Client
-    from dataqueue.installers.launch import Launch
+    from dataqueue.installers.launch import Launch, Launcher
     from dataqueue.installers.places import Places
     from dataqueue.installers.plan import Kind, Outcome, Plan
 
@@ -142,17 +142,17 @@ def _install(
     launcher_name: str | None,
 ) -> None:
     from dataqueue.installers import launch as launching
-    from dataqueue.installers.places import find_places
+    from dataqueue.installers.places import SCOPES, find_places
     from dataqueue.installers.plan import make_plan
 
     if modes.dry_run + modes.check + modes.print_only > 1:
         raise ConfigError("--dry-run, --check and --print exclude each other. Nothing was written.")
     if modes.uninstall and (modes.check or modes.print_only):
         raise ConfigError("--uninstall goes with --dry-run only, not with --check or --print. Nothing was written.")
-    scope = next((name for name in ("project", "user") if name == scope_name), None)
+    scope = next((name for name in SCOPES if name == scope_name), None)
     if scope is None:
         raise ConfigError(f"--scope is project or user, not {scope_name!r:.60}. Nothing was written.")
-    launcher = next((name for name in launching.LAUNCHERS if name == launcher_name), None)
+    launcher: Launcher | None = next((name for name in launching.LAUNCHERS if name == launcher_name), None)
     if launcher_name is not None and launcher is None:
         raise ConfigError(f"--launcher is one of {', '.join(launching.LAUNCHERS)}, not {launcher_name!r:.60}.")
     places = find_places(scope, root)
