@@ -15,7 +15,7 @@ from dataqueue.errors import ConfigError
 if TYPE_CHECKING:
     from dataqueue.installers.clients import Client
     from dataqueue.installers.launch import Launch, Launcher
-    from dataqueue.installers.places import Places
+    from dataqueue.installers.places import Places, Scope
     from dataqueue.installers.plan import Kind, Outcome, Plan
 
 Editors = Annotated[
@@ -149,7 +149,7 @@ def _install(
         raise ConfigError("--dry-run, --check and --print exclude each other. Nothing was written.")
     if modes.uninstall and (modes.check or modes.print_only):
         raise ConfigError("--uninstall goes with --dry-run only, not with --check or --print. Nothing was written.")
-    scope = next((name for name in SCOPES if name == scope_name), None)
+    scope: Scope | None = next((name for name in SCOPES if name == scope_name), None)
     if scope is None:
         raise ConfigError(f"--scope is project or user, not {scope_name!r:.60}. Nothing was written.")
     launcher: Launcher | None = next((name for name in launching.LAUNCHERS if name == launcher_name), None)
