@@ -29,7 +29,7 @@ MOST_IDS = 50
 MOST_MATCHES = 1000
 
 Ids = Annotated[list[int] | None, Field(max_length=MOST_IDS, description="these jobs; or a filter")]
-Expected = Annotated[int | None, Field(ge=0, description="with a filter: how many jobs must match")]
+Expected = Annotated[int | None, Field(ge=0, description="how many jobs must match; required with a filter")]
 DryRun = Annotated[bool, Field(description="only show what would be done")]
 Confirm = Annotated[bool, Field(description="a person agreed (for clients that cannot ask)")]
 
