@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 
 from dataqueue.backends.base import Backend, Signal, Topic
+from dataqueue.tasks import end_tasks
 
 logger = logging.getLogger("dataqueue")
 
@@ -36,8 +37,7 @@ class SignalHub:
         self._receivers.clear()
         if self._task is not None:
             task, self._task = self._task, None
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks(task)
 
     async def _listen(self) -> None:
         async with contextlib.aclosing(self._backend.signals()) as signals:

@@ -11,6 +11,7 @@ import uuid
 from dataqueue.backends.base import Backend, Signal
 from dataqueue.errors import JobNotFound, ResultTimeout, StoreUnavailable
 from dataqueue.signals import SignalHub
+from dataqueue.tasks import end_tasks
 
 logger = logging.getLogger("dataqueue")
 
@@ -61,9 +62,7 @@ class FinishWatch:
                 self._waits.pop(job_id, None)
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     def _on_signal(self, signal: Signal) -> None:
         if not signal.ids:

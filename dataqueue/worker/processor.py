@@ -30,6 +30,7 @@ from dataqueue.backends.base import (
 from dataqueue.definitions import Handler
 from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
 from dataqueue.events import Hook
+from dataqueue.tasks import end_tasks
 from dataqueue.version import __version__
 from dataqueue.worker.attempt import Attempt, no_handler
 from dataqueue.worker.leases import BEATS_A_LEASE, EXPIRY_SHARE, RECLAIMS_A_LEASE, Heartbeat
@@ -185,8 +186,7 @@ class Processor:
             return await self._work(limit)
         finally:
             if reclaiming is not None:
-                reclaiming.cancel()
-                await asyncio.gather(reclaiming, return_exceptions=True)
+                await end_tasks(reclaiming)
                 self.queue.signals.unsubscribe("work", self._on_work)
                 self.queue.signals.unsubscribe("cancel", self._on_cancel)
             await heartbeat.stop()

@@ -66,6 +66,7 @@ from dataqueue.backends.postgres.statements import Statements, check_schema
 from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent
 from dataqueue.options import JobSpec
+from dataqueue.tasks import end_tasks
 from dataqueue.tls import TLS
 
 if TYPE_CHECKING:
@@ -202,9 +203,7 @@ class PostgresBackend:
         if self._own_pool and self._pool is not None:
             pool, self._pool = self._pool, None
             await pool.close(timeout=5)
-            if self._guard is not None:
-                self._guard.cancel()
-                await asyncio.wait([self._guard])
+            await end_tasks(self._guard)
         if self._given_schema is None:
             self._statements = None
 

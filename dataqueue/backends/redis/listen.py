@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator
@@ -11,11 +12,13 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from dataqueue.backends.base import TOPICS, Signal, parse_signal
+from dataqueue.tasks import end_tasks
 
 logger = logging.getLogger("dataqueue.listen")
 
 _PING_EVERY = 15.0
 _PONG_WITHIN = 10.0
+_CLOSE_WITHIN = 5.0
 _RECONNECT_FIRST, _RECONNECT_LAST = 0.1, 5.0
 
 
@@ -44,9 +47,10 @@ async def listen(client: Any, channel: str, where: str) -> AsyncGenerator[Signal
                 delay,
             )
         finally:
-            if pinging is not None:
-                pinging.cancel()
-            await asyncio.gather(pubsub.aclose(), *([pinging] if pinging else []), return_exceptions=True)
+            await end_tasks(pinging)
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_WITHIN):  # a connection that is half gone may not answer
+                    await pubsub.aclose()
         await asyncio.sleep(delay)
         delay = min(delay * 2, _RECONNECT_LAST)
 
