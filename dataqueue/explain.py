@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from dataqueue.backends.base import AHEAD_LIMIT, Situation, Timing, WorkerRecord
 from dataqueue.errors import ConfigError
-from dataqueue.jobs import Job
+from dataqueue.jobs import Job, JobEvent
 
 JobState = Literal[
     "not_found", "completed", "cancelled", "failed", "running", "lost", "scheduled", "retrying", "waiting", "locked",
@@ -201,10 +201,14 @@ def _explain_running(situation: Situation, answer: Any) -> Explanation:
     if job.progress is not None:
         message += f", {job.progress} % done"
     fix = None
-    if job.timeout is not None:
-        message += f"; its timeout is {duration(job.timeout)}"
-        evidence["timeout_at"] = since + job.timeout
-        if ran > job.timeout:
+    ends = situation.prolonged_until or (since + job.timeout if job.timeout is not None else None)
+    if ends is not None:
+        limit = f"its timeout is {duration(job.timeout)}" if job.timeout is not None else "it had no timeout"
+        message += f"; {limit}"
+        if situation.prolonged_until is not None:
+            message += f", and it has given itself time until {_moment(ends)}"
+        evidence["timeout_at"] = ends
+        if now > ends:
             message += ", which has passed"
             fix = "Its handler does not end when it is told to; look at the worker's log."
     else:
@@ -219,6 +223,16 @@ def _explain_running(situation: Situation, answer: Any) -> Explanation:
         asked = f"It was asked to stop {duration(now - job.cancel_requested_at)} ago, and has not stopped yet."
         reasons.append(Reason("cancel_requested", asked, {"at": job.cancel_requested_at}))
     return answer("running", "yes", *reasons, eta=now)
+
+
+def prolonged_until(job: Job, events: Sequence[JobEvent]) -> datetime | None:
+    """Until when the running attempt of a job has given itself time by ``ctx.prolong``, if it has."""
+    for event in reversed(events):
+        if event.event_type == "processing":
+            return None
+        if event.event_type == "prolonged":
+            return datetime.fromisoformat(event.metadata["until"])
+    return None
 
 
 def _completed(job: Job) -> Reason:

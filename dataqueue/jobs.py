@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args, overload
 
+from dataqueue.errors import InvalidJob, ResultTimeout
 from dataqueue.payloads import Codec
 from dataqueue.retry import RetryPolicy
 
@@ -133,6 +134,36 @@ class JobHandle(Generic[R]):
             JobNotFound: no such job.
         """
         return await self._queue.wait_for_result(self.id, self._codec, timeout=timeout)
+
+    async def updates(self, *, every: float | timedelta = 1.0) -> AsyncIterator[Job]:
+        """The job now, then each time its status, attempt, progress or output has changed, until it is finished.
+
+        A state that lasts for less than ``every`` may be missed; the last one never is.
+
+        Args:
+            every: seconds (or a timedelta) from one look to the next, from 0.05. The end is noticed at once where
+                notifications work.
+
+        Raises:
+            JobNotFound: no such job.
+            InvalidJob: ``every`` is no such time.
+        """
+        seconds = every.total_seconds() if isinstance(every, timedelta) else every
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds >= 0.05:
+            raise InvalidJob(f"every must be seconds from 0.05 or a timedelta, not {every!r:.80}.")
+        seen: tuple[Any, ...] | None = None
+        while True:
+            job = await self.refresh()
+            state = (job.status, job.attempts, job.progress, job.output)
+            if state != seen:
+                seen = state
+                yield job
+            if job.is_finished:
+                return
+            try:
+                await self.wait(seconds)
+            except ResultTimeout:
+                pass
 
     async def refresh(self) -> Job:
         """The job as it is now.

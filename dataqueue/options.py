@@ -104,9 +104,9 @@ def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpe
         payload,
         priority=_integer(get("priority"), "priority", INT4_MIN, INT4_MAX, 0),
         run_at=run_at,
-        delay_ms=_duration(get("delay"), "delay", timedelta(0), MAX_DELAY) or 0,
+        delay_ms=check_duration(get("delay"), "delay", timedelta(0), MAX_DELAY) or 0,
         max_attempts=_integer(get("max_attempts"), "max_attempts", 1, MAX_ATTEMPTS, DEFAULT_MAX_ATTEMPTS),
-        timeout_ms=_duration(get("timeout"), "timeout", timedelta(milliseconds=1), MAX_TIMEOUT),
+        timeout_ms=check_duration(get("timeout"), "timeout", timedelta(milliseconds=1), MAX_TIMEOUT),
         tags=check_tags(get("tags")),
         idempotency_key=_key(get("idempotency_key")),
         retry=_retry(options),
@@ -179,7 +179,7 @@ def _integer(value: object, what: str, low: int, high: int, default: int) -> int
     return default if value is None else check_integer(value, what, low, high)
 
 
-def _duration(value: object, what: str, low: timedelta, high: timedelta) -> int | None:
+def check_duration(value: object, what: str, low: timedelta, high: timedelta) -> int | None:
     """Milliseconds of a timedelta within its range, rounded up so that a wait is never cut short."""
     if value is None:
         return None
@@ -194,7 +194,7 @@ def _duration(value: object, what: str, low: timedelta, high: timedelta) -> int 
 
 
 def _whole_seconds(value: object, what: str) -> int | None:
-    milliseconds = _duration(value, what, timedelta(0), MAX_RETRY_DELAY)
+    milliseconds = check_duration(value, what, timedelta(0), MAX_RETRY_DELAY)
     if milliseconds is None:
         return None
     if milliseconds % 1000:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
@@ -554,13 +555,16 @@ class JobQueue:
 
     async def explain_job(self, job_id: int) -> Explanation:
         """Why a job runs, or does not, and what to do about it. An unknown id is explained, too."""
-        from dataqueue.explain import SAMPLE, explain, not_found
+        from dataqueue.explain import SAMPLE, explain, not_found, prolonged_until
 
         backend = await self.open()
         situation = await backend.situation(job_id) if _may_exist(job_id) else None
         if situation is None:
             return not_found(job_id, await backend.now())
         recent = await backend.sample_finished(situation.job.job_type, SAMPLE) if situation.ahead else []
+        if situation.job.status == "processing":
+            events = await backend.list_events(job_id)
+            situation = replace(situation, prolonged_until=prolonged_until(situation.job, events))
         return explain(situation, recent)
 
     async def summarize_failures(

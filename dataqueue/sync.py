@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
@@ -343,6 +343,12 @@ class SyncJobHandle(Generic[R]):
         """See :meth:`dataqueue.JobHandle.result`."""
         return self._sync.run(lambda: self._handle.result(timeout))
 
+    def updates(self, *, every: float | timedelta = 1.0) -> Iterator[Job]:
+        """See :meth:`dataqueue.JobHandle.updates`."""
+        updates = self._handle.updates(every=every)
+        while (job := self._sync.run(lambda: _next(updates))) is not None:
+            yield job
+
     def refresh(self) -> Job:
         """See :meth:`dataqueue.JobHandle.refresh`."""
         return self._sync.run(self._handle.refresh)
@@ -353,6 +359,10 @@ class SyncJobHandle(Generic[R]):
 
     def __repr__(self) -> str:
         return f"SyncJobHandle(id={self.id}, created={self.created})"
+
+
+async def _next(updates: AsyncIterator[Job]) -> Job | None:
+    return await anext(updates, None)
 
 
 class SyncAddedJobs(Sequence[SyncJobHandle[R]], Generic[R]):

@@ -28,6 +28,7 @@ def test_everything_blocks_and_works(store_url: str) -> None:
         assert loop is not None
         asyncio.run_coroutine_threadsafe(worker.start(), loop).result(30)
         assert one.result(timeout=20) == 42 and [handle.result(timeout=20) for handle in many] == [0, 2, 4]
+        assert [update.output for update in one.updates()] == [42]
         assert one.refresh().priority == 3 and one.wait().status == "completed"
         assert [event.event_type for event in queue.get_job_events(one.id)] == ["added", "processing", "completed"]
         assert len(queue.get_jobs_by_tags(["t"])) == 4 and len(queue.get_jobs_by_status("completed")) == 4

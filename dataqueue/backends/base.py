@@ -53,6 +53,8 @@ class Situation:
     row_locked: bool
     ahead: int
     workers: list[WorkerRecord]
+    prolonged_until: datetime | None = None
+    """Until when a running attempt has given itself time."""
 
 
 AHEAD_LIMIT = 10_000
@@ -419,6 +421,10 @@ class Backend(Protocol):
         ...
 
     async def set_progress(self, job_id: int, lease_id: int, percent: int) -> bool: ...
+
+    async def prolong(self, job_id: int, lease_id: int, ms: int) -> bool:
+        """Log that an attempt may run on until ``ms`` from now. False if the lease is lost."""
+        ...
 
     async def set_output(self, job_id: int, lease_id: int, output: str) -> bool: ...
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
 import logging
 import os
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released
 from dataqueue.definitions import Handler
-from dataqueue.errors import InvalidJob, LeaseLost
+from dataqueue.errors import InvalidJob, LeaseLost, StoreUnavailable
 from dataqueue.events import Hook
 from dataqueue.jobs import FailureReason
 from dataqueue.jsonvalue import dumps
+from dataqueue.options import MAX_TIMEOUT, check_duration
 from dataqueue.retry import RetryPolicy, next_delay
 from dataqueue.worker.context import JobContext, SyncJobContext
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dataqueue.worker")
 
+OnTimeout = Callable[[], "Awaitable[timedelta | None] | timedelta | None"]
 StopReason = Literal["timeout", "cancel", "lost", "shutdown"]
 MAX_MESSAGE = 10_000
 
@@ -41,6 +45,7 @@ class Attempt:
     """
 
     __slots__ = (
+        "_asking",
         "_deadline",
         "_executor",
         "_grace",
@@ -53,6 +58,7 @@ class Attempt:
         "is_over",
         "job",
         "noticed",
+        "on_timeout",
         "output_set",
         "queue",
         "started",
@@ -85,6 +91,8 @@ class Attempt:
         self._on_over = on_over
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self.on_timeout: OnTimeout | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._stopped_event: threading.Event | None = None
 
     # -- running --------------------------------------------------------------------------------------
@@ -94,7 +102,7 @@ class Attempt:
         if not self.handler.is_async:
             self._stopped_event = threading.Event()
         if self.job.timeout_ms is not None:
-            self._deadline = loop.call_later(self.job.timeout_ms * _MILLISECOND, self.stop, "timeout")
+            self._deadline = loop.call_later(self.job.timeout_ms * _MILLISECOND, self._time_is_over)
         self._task = loop.create_task(self._run())
 
     async def _run(self) -> None:
@@ -188,6 +196,51 @@ class Attempt:
             self._task.cancel()
         self._loop.call_later(self._grace, self._abandon)
 
+    # -- more time ------------------------------------------------------------------------------------
+
+    async def prolong(self, by: object) -> None:
+        """Let the attempt run until ``by`` from now; without it, its whole timeout anew."""
+        if by is None:
+            if self.job.timeout_ms is None:
+                return  # there is no limit that could be put off
+            milliseconds = self.job.timeout_ms
+        else:
+            milliseconds = check_duration(by, "by", timedelta(milliseconds=1), MAX_TIMEOUT) or 1
+        if self.is_over or self.stop_reason is not None:
+            return  # too late: it has been told to stop
+        self._rearm(milliseconds)
+        self._check_lease(await self.queue.backend.prolong(self.job.id, self.job.lease_id, milliseconds))
+
+    def _rearm(self, milliseconds: int) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._loop.call_later(milliseconds * _MILLISECOND, self._time_is_over)
+
+    def _time_is_over(self) -> None:
+        if self.on_timeout is None or self.is_over or self.stop_reason is not None:
+            self.stop("timeout")
+        else:
+            self._asking = self._loop.create_task(self._ask_for_more(self.on_timeout))
+
+    async def _ask_for_more(self, on_timeout: OnTimeout) -> None:
+        """The handler's own callback decides: a duration lets it run on, anything else ends it."""
+        try:
+            answer = on_timeout()
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if answer is not None:
+                await self.prolong(answer)
+                return
+        except LeaseLost:
+            self.stop("lost")
+            return
+        except StoreUnavailable as error:
+            logger.warning("Job %s runs on; that could not be recorded: %s", self.job.id, error)
+            return
+        except Exception:
+            logger.exception("The on_timeout callback of job %s (%s) failed.", self.job.id, self.job.job_type)
+        self.stop("timeout")
+
     def _abandon(self) -> None:
         if self.is_over:
             return
@@ -210,6 +263,8 @@ class Attempt:
         self.is_over = True
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         self._on_over(self, outcome)
 
     # -- what the handler writes ----------------------------------------------------------------------

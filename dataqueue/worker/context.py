@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dataqueue.errors import ConfigError
+
 if TYPE_CHECKING:
-    from dataqueue.worker.attempt import Attempt
+    from dataqueue.worker.attempt import Attempt, OnTimeout
 
 T = TypeVar("T")
 
@@ -60,9 +62,32 @@ class _Context:
         self._attempt.noticed = True
         return True
 
+    def on_timeout(self, callback: OnTimeout) -> None:
+        """Ask ``callback`` when the time of this attempt is over, instead of ending it at once.
+
+        It returns a timedelta to run on for so long (and is asked again then), or None to time out; one that
+        raises is logged, and the attempt times out. It may be ``async def``. It runs on the event loop, also for a
+        ``def`` handler, so it must not block. A second call replaces the first one's callback.
+        """
+        if not callable(callback):
+            raise ConfigError(f"on_timeout takes a function, not {callback!r:.80}.")
+        self._attempt.on_timeout = callback
+
 
 class JobContext(_Context):
     """The context of an ``async def`` handler. When the attempt shall stop, the handler is cancelled."""
+
+    async def prolong(self, by: timedelta | None = None) -> None:
+        """Let this attempt run until ``by`` from now; without it, for its whole timeout anew.
+
+        Without ``by`` nothing happens if the job has no timeout; with it, it gets one. Too late once the attempt
+        has been told to stop. The job's event log says ``prolonged``.
+
+        Raises:
+            InvalidJob: not a timedelta from 1 ms to 24.8 days.
+            LeaseLost: this attempt no longer owns the job.
+        """
+        await self._attempt.prolong(by)
 
     async def set_progress(self, percent: float) -> None:
         """Store how far the job is, 0 to 100.
@@ -94,6 +119,10 @@ class SyncJobContext(_Context):
     def wait_aborted(self, seconds: float) -> bool:
         """Sleep, but no longer than until the attempt shall stop; returns ``aborted``."""
         return self._attempt.stopped_event.wait(seconds) and self.aborted
+
+    def prolong(self, by: timedelta | None = None) -> None:
+        """See :meth:`JobContext.prolong`."""
+        self._call(self._attempt.prolong(by))
 
     def set_progress(self, percent: float) -> None:
         """See :meth:`JobContext.set_progress`."""

@@ -620,3 +620,27 @@ async def _in_status(handle: Any, status: str) -> Any:
 async def _workers(queue: JobQueue, count: int) -> Any:
     rows = await queue.list_workers()
     return rows if len(rows) == count else None
+
+
+async def test_a_job_is_followed_to_its_end(queue: JobQueue, working: Working) -> None:
+    go_on = asyncio.Event()
+
+    async def handler(payload: Any, ctx: JobContext) -> str:
+        await ctx.set_progress(40)
+        await go_on.wait()
+        return "done"
+
+    job = await queue.add_job("t")
+    seen: list[tuple[str, int | None, Any]] = []
+    async for update in job.updates(every=0.05):
+        seen.append((update.status, update.progress, update.output))
+        if len(seen) == 1:
+            await working(queue, {"t": handler})
+        if update.progress == 40:
+            go_on.set()
+    assert seen[0] == ("pending", None, None)
+    assert ("processing", 40, None) in seen and seen[-1] == ("completed", 40, "done")
+    assert len(seen) == len(set(seen))
+    assert [update.status async for update in job.updates()] == ["completed"]
+    with pytest.raises(InvalidJob, match="every"):
+        await anext(job.updates(every=0))

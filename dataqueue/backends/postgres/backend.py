@@ -511,6 +511,10 @@ class PostgresBackend:
         parameters = {"id": job_id, "lease_id": lease_id, "percent": percent}
         return (await self._write(self.statements("set_progress"), parameters)).rowcount == 1
 
+    async def prolong(self, job_id: int, lease_id: int, ms: int) -> bool:
+        parameters = {"id": job_id, "lease_id": lease_id, "ms": ms}
+        return (await self._write(self.statements("prolong"), parameters)).rowcount == 1
+
     async def set_output(self, job_id: int, lease_id: int, output: str) -> bool:
         parameters = {"id": job_id, "lease_id": lease_id, "output": output}
         return (await self._write(self.statements("set_output"), parameters)).rowcount == 1

@@ -412,6 +412,9 @@ class RedisBackend:
     async def set_progress(self, job_id: int, lease_id: int, percent: int) -> bool:
         return bool(await self.call("set_progress", pack_id(job_id), lease_id, percent))
 
+    async def prolong(self, job_id: int, lease_id: int, ms: int) -> bool:
+        return bool(await self.call("prolong", pack_id(job_id), lease_id, ms))
+
     async def set_output(self, job_id: int, lease_id: int, output: str) -> bool:
         return bool(await self.call("set_output", pack_id(job_id), lease_id, output))
 

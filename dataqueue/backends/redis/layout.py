@@ -59,6 +59,7 @@ EVENT_CODES: Final = {
     "reclaimed": 7,
     "released": 8,
     "cancel_requested": 9,
+    "prolonged": 10,
 }
 NO_PROGRESS: Final = 255
 NEVER: Final = 2**48 - 1

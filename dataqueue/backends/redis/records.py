@@ -185,8 +185,9 @@ def events_from(job_id: int, job_type: str, log: bytes) -> list[JobEvent]:
         if metadata:
             # A failure's type and place are in the error history; the log keeps one text for both.
             told = {key: value for key, value in json.loads(metadata).items() if key not in ("type", "frame")}
-        if told and "nextAttemptAt" in told:
-            told["nextAttemptAt"] = moment(told["nextAttemptAt"]).isoformat()
+        for key in ("nextAttemptAt", "until"):
+            if told and key in told:
+                told[key] = moment(told[key]).isoformat()
         events.append(JobEvent(number, job_id, name, moment(at), told))
     return events
 
