@@ -148,8 +148,8 @@ class JobHandle(Generic[R]):
             JobNotFound: no such job.
             InvalidJob: ``every`` is no such time.
         """
-        seconds = every.total_seconds() if isinstance(every, timedelta) else every
-        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds >= 0.05:
+        seconds: object = every.total_seconds() if isinstance(every, timedelta) else every
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0.05:
             raise InvalidJob(f"every must be seconds from 0.05 or a timedelta, not {every!r:.80}.")
         seen: tuple[Any, ...] | None = None
         while True:

@@ -115,6 +115,7 @@ CASES = [
     Case("list held", SQL("list_held"), {"worker_id": "worker-0"}, {UNFINISHED}, RUNNING + 300, 700),
     Case("find finished", SQL("find_finished"), {"ids": HELD["ids"]}, {PKEY}, 100, 600),
     Case("set progress", SQL("set_progress"), {**ONE, "percent": 5}, {PKEY}, 1, 40),
+    Case("prolong", SQL("prolong"), {**ONE, "ms": 1000}, {PKEY}, 1, 40),
     Case("set output", SQL("set_output"), {**ONE, "output": "5"}, {PKEY}, 1, 40),
     Case("cancel", SQL("cancel_job"), {"id": FINISHED + 1, "by": "ada"}, {PKEY}, 3, 60),
     Case("retry", SQL("retry_job"), {"id": 1, "force": False, "by": "ada"}, {PKEY}, 2, 60),
