@@ -148,9 +148,7 @@ class JobHandle(Generic[R]):
             JobNotFound: no such job.
             InvalidJob: ``every`` is no such time.
         """
-        seconds: object = every.total_seconds() if isinstance(every, timedelta) else every
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0.05:
-            raise InvalidJob(f"every must be seconds from 0.05 or a timedelta, not {every!r:.80}.")
+        seconds = _interval(every)
         seen: tuple[Any, ...] | None = None
         while True:
             job = await self.refresh()
@@ -176,6 +174,13 @@ class JobHandle(Generic[R]):
     async def cancel(self, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.cancel_job`."""
         return await self._queue.cancel_job(self.id, by=by)
+
+
+def _interval(every: object) -> float:
+    seconds = every.total_seconds() if isinstance(every, timedelta) else every
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0.05:
+        raise InvalidJob(f"every must be seconds from 0.05 or a timedelta, not {every!r:.80}.")
+    return float(seconds)
 
 
 class AddedJobs(Sequence[JobHandle[R]], Generic[R]):
