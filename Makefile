@@ -8,7 +8,7 @@ WORKERS ?= 2
 SOURCES := pyproject.toml setup.py $(shell find dataqueue mcp_server installers ai migrations docs -type f \
 	-not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test check check-mcp check-plans bench docs eval-docs chaos clean
+.PHONY: demo test check check-mcp check-installers check-plans bench docs eval-docs chaos clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/dataqueue demo $(if $(URL),--url '$(URL)')
@@ -23,6 +23,9 @@ check: $(VENV)/.installed $(VENV)/.test $(VENV)/.check
 
 check-mcp: $(VENV)/.installed $(VENV)/.test
 	$(BIN)/python tools/inspect_mcp.py $(ARGS)
+
+check-installers: $(VENV)/.installed $(VENV)/.judges
+	$(BIN)/python tools/judge_installers.py $(ARGS)
 
 check-plans: $(VENV)/.installed $(VENV)/.test
 	$(BIN)/pytest -m plans --timeout 1200 $(ARGS)
@@ -64,6 +67,10 @@ $(VENV)/.test: $(VENV)/.created pyproject.toml
 
 $(VENV)/.docs: $(VENV)/.created pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --group docs
+	@touch $@
+
+$(VENV)/.judges: $(VENV)/.created pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --group judges
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.created pyproject.toml

@@ -53,6 +53,8 @@ class Skills:
     project: str
     user: str
     shared: bool = False
+    editions: tuple[str, ...] = ()
+    """A user's folders for other editions of the client. Each is used whose parent is there, else ``user`` alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ CLIENTS = (
             ("{home}/.codeium/windsurf/mcp_config.json", "{config}/devin/mcp_config.json"), every=True,
         ),
         Rules((".devin/rules/dataqueue.md", ".windsurf/rules/dataqueue.md"), front=f"trigger: glob\nglobs: '{PYTHON_FILES}'"),
-        Skills(".windsurf/skills", "{home}/.codeium/windsurf/skills"),
+        Skills(".windsurf/skills", "{home}/.codeium/windsurf/skills", editions=("{config}/devin/skills",)),
         (".windsurf", ".devin", ".windsurfrules"), ("{home}/.codeium/windsurf", "{config}/devin"),
         hint="Builds named Windsurf read no file of the project: use --scope user for them.",
     ),
@@ -198,13 +200,14 @@ CLIENTS = (
             (".amp/settings.json", ".amp/settings.jsonc"), ("{config}/amp/settings.json", "{config}/amp/settings.jsonc"),
             keys=("amp.mcpServers",),
         ),
-        Rules(("AGENTS.md",), ("{config}/amp/AGENTS.md",)), SHARED_SKILLS,
+        Rules(("AGENTS.md",), ("{config}/amp/AGENTS.md",)),
+        Skills(".agents/skills", "{config}/agents/skills"),
         (".amp",), ("{config}/amp",), hint="Amp asks before it starts a project's server: amp mcp approve dataqueue.",
     ),
     Client(
         "goose", "Goose",
         Mcp(user=("{goose}/config.yaml",), form="yaml", keys=("extensions",), shape="goose"),
-        _AGENTS, Skills(".goose/skills", "{home}/.goose/skills", shared=True),
+        _AGENTS, Skills(".goose/skills", "{goose}/skills", shared=True),
         (".goose", ".goosehints"), ("{goose}",),
     ),
     Client(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dataqueue.ai import skill_files
-from dataqueue.installers.clients import SHARED_SKILLS, Client
+from dataqueue.installers.clients import SHARED_SKILLS, Client, Skills
 from dataqueue.installers.errors import InstallError
 from dataqueue.installers.plan import Plan
 
@@ -33,8 +33,16 @@ def _folders(plan: Plan, client: Client, named: bool) -> list[Path]:
     assert client.skills is not None
     wanted = client.skills if named or not client.skills.shared else SHARED_SKILLS
     options = [client.skills, SHARED_SKILLS] if plan.uninstall and not named else [wanted]
-    templates = [option.project if plan.places.scope == "project" else option.user for option in options]
-    return [plan.places.path(template) for template in templates]
+    return [folder for option in options for folder in _folders_of(plan, option)]
+
+
+def _folders_of(plan: Plan, skills: Skills) -> list[Path]:
+    if plan.places.scope == "project":
+        return [plan.places.path(skills.project)]
+    folders = [plan.places.path(template) for template in (skills.user, *skills.editions)]
+    if plan.uninstall:
+        return folders
+    return [folder for folder in folders if folder.parent.is_dir()] or folders[:1]
 
 
 def _put(plan: Plan, place: Path, files: dict[str, str]) -> tuple[str, list[Path]]:

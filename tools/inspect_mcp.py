@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from mcp import Client  # noqa: E402
+from npm import FOLDER, INSPECTOR, install_programs  # noqa: E402
 from servers import free_ports  # noqa: E402
 
 from dataqueue import JobQueue, NewJob  # noqa: E402
@@ -59,21 +60,9 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def install_inspector(folder: Path) -> dict[str, str]:
-    """An environment with Inspector and a Node.js that runs it."""
-    node = folder / "node_modules" / "node" / "bin"
-    environment = {**os.environ, "PATH": os.pathsep.join([str(node), os.environ["PATH"]])}
-    if not (folder / "node_modules" / ".bin" / "mcp-inspector").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_text('{"private": true}\n')
-        npm = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run([*npm, "node@22", "@modelcontextprotocol/inspector@2"], cwd=folder, check=True)
-    return environment
-
-
 class Inspector:
     def __init__(self, folder: Path) -> None:
-        self._environment = install_inspector(folder)
+        self._environment = install_programs(folder, INSPECTOR)
         self._program = str(folder / "node_modules" / ".bin" / "mcp-inspector")
 
     def __call__(self, target: Sequence[str], era: str, *args: str) -> Any:
@@ -175,7 +164,7 @@ def judge(url: str, inspector: Inspector, writes: bool) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=100_000)
-    parser.add_argument("--folder", type=Path, default=ROOT / ".venv" / "inspector", help="where npm installs to")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where npm installs to")
     options = parser.parse_args()
     inspector = Inspector(options.folder.resolve())
     complaints: list[str] = []

@@ -498,6 +498,31 @@ def test_skills_go_where_clients_look(install: Install) -> None:
     assert (install.root / ".cursor/skills/dataqueue/SKILL.md").is_file()
 
 
+def test_skills_of_a_user_go_where_each_client_looks(install: Install) -> None:
+    for client, folder in ("amp", ".config/agents"), ("goose", ".config/goose"), ("kiro", ".kiro"):
+        install("install-skills", "--editor", client, "--scope", "user")
+        assert (install.home / folder / "skills/dataqueue/SKILL.md").is_file()
+    install("install-skills", "--all", "--scope", "user", "--uninstall")
+    assert list(install.home.iterdir()) == []
+
+
+def test_windsurf_and_devin_have_folders_of_their_own(install: Install) -> None:
+    install.write(".config/devin/config.json", "{}", home=True)
+    before = install.tree()
+    command = ("install-ai", "--editor", "windsurf", "--scope", "user")
+    install(*command)
+    assert (install.home / ".config/devin/skills/dataqueue/SKILL.md").is_file()
+    assert not (install.home / ".codeium").exists()
+    install(*command, "--check")
+    install(*command, "--uninstall")
+    assert install.tree() == before
+    (install.home / ".codeium/windsurf").mkdir(parents=True)
+    install(*command)
+    for folder in (".config/devin", ".codeium/windsurf"):
+        assert (install.home / folder / "mcp_config.json").is_file()
+        assert (install.home / folder / "skills/dataqueue/SKILL.md").is_file()
+
+
 def test_edited_skills_are_left_alone(install: Install) -> None:
     install("install-skills", "--editor", "cursor")
     file = install.root / ".cursor/skills/dataqueue/SKILL.md"
