@@ -110,6 +110,14 @@ def split_sections(body: str) -> Iterator[Section]:
         yield Section(heading, level, "\n".join(lines).strip())
 
 
+def find_page(name: str, pages: Sequence[Page]) -> Page | None:
+    """The page with this slug, or the only one whose slug ends with it."""
+    wanted = name.strip().strip("/").removesuffix(".md")
+    named = [page for page in pages if wanted in (page.slug, page.slug.rpartition("/")[2])]
+    exact = [page for page in named if page.slug == wanted]
+    return exact[0] if exact else named[0] if len(named) == 1 else None
+
+
 def nearest_pages(wanted: str, pages: Sequence[Page], count: int = 5) -> list[Page]:
     """The pages whose slugs or titles look most like a text that names no page."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dataqueue.docs import Page, nearest_pages
+from dataqueue.docs import DocsIndex, Page, find_page, load_pages, nearest_pages
 from dataqueue.docs.llms import llms_txt
 from dataqueue.mcp_server.server import Server, read_only_hints
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
@@ -18,16 +18,10 @@ MAX_PAGE = 12_000
 
 
 def register(server: Server) -> None:
-    index = server.docs
-    by_slug = {page.slug: page for page in index.pages}
+    index = DocsIndex(load_pages())
 
     def find(slug: str) -> Page | None:
-        wanted = slug.strip().removeprefix("dataqueue://docs/").strip("/").removesuffix(".md")
-        found = by_slug.get(wanted)
-        if found is None:
-            named = [page for page in index.pages if page.slug.rpartition("/")[2] == wanted]
-            found = named[0] if len(named) == 1 else None
-        return found
+        return find_page(slug.strip().removeprefix("dataqueue://docs/"), index.pages)
 
     def search_docs(
         query: Annotated[str, Field(min_length=1, max_length=400, description="a question or keywords")],

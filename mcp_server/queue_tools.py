@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Annotated, Literal, ParamSpec
+from typing import Annotated, Literal, ParamSpec, TypeVar
 
 from dataqueue.mcp_server import view
 from dataqueue.mcp_server.options import Values
@@ -21,6 +21,7 @@ from dataqueue.explain import parse_window
 from dataqueue.jobs import Job, JobStatus
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 JobId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Window = Annotated[str, Field(description="such as 15m, 24h, 7d")]
@@ -36,11 +37,11 @@ Include = Literal["events", "errors", "payload", "output"]
 _HELD_SHOWN = 200
 
 
-def answers(function: Callable[P, Awaitable[str]]) -> Callable[P, Awaitable[str]]:
+def answers(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Our own errors become the tool's answer; others stay hidden."""
 
     @wraps(function)
-    async def tool(*args: P.args, **kwargs: P.kwargs) -> str:
+    async def tool(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await function(*args, **kwargs)
         except DataQueueError as error:

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from dataqueue.docs import DocsIndex, load_pages
 from dataqueue.mcp_server.options import ServerOptions
 from dataqueue.mcp_server.safety import clean, cut, shown
 from mcp.server import MCPServer
@@ -52,7 +51,6 @@ class Server(MCPServer[None]):
     def __init__(self, options: ServerOptions, queues: Queues) -> None:
         self.options = options
         self.queues = queues
-        self.docs = DocsIndex(load_pages())
 
         @asynccontextmanager
         async def lifespan(_: MCPServer[None]) -> AsyncGenerator[None]:

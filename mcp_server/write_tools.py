@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from dataqueue.mcp_server import safety, view
 from dataqueue.mcp_server.queue_tools import ONE, Names, Tags, answers, check_sought, has_shown_error
 from dataqueue.mcp_server.safety import Reply, one_line
-from dataqueue.mcp_server.server import Server, tool_error, write_hints
+from dataqueue.mcp_server.server import Server, write_hints
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
@@ -94,6 +94,7 @@ def question_about(what: str, selection: Selection) -> str | None:
 def register(server: Server) -> None:
     queues, options = server.queues, server.options
 
+    @answers
     async def select(
         ids: list[int] | None,
         status: list[JobStatus] | None,
@@ -180,12 +181,9 @@ def register(server: Server) -> None:
         expected_count: int | None,
         dry_run: bool,
     ) -> Selection:
-        try:
-            return await select(
-                ids, status, job_type, tags, error_contains, expected_count, dry_run, ("failed", "cancelled")
-            )
-        except DataQueueError as error:
-            raise tool_error(error) from error
+        return await select(
+            ids, status, job_type, tags, error_contains, expected_count, dry_run, ("failed", "cancelled")
+        )
 
     async def agree_to_retry(
         selection: Annotated[Selection, Resolve(to_retry)], dry_run: bool, confirm: bool, ctx: Context[Any, Any]
@@ -227,12 +225,9 @@ def register(server: Server) -> None:
         expected_count: int | None,
         dry_run: bool,
     ) -> Selection:
-        try:
-            return await select(
-                ids, status, job_type, tags, None, expected_count, dry_run, ("pending", "processing", "waiting")
-            )
-        except DataQueueError as error:
-            raise tool_error(error) from error
+        return await select(
+            ids, status, job_type, tags, None, expected_count, dry_run, ("pending", "processing", "waiting")
+        )
 
     async def agree_to_cancel(
         selection: Annotated[Selection, Resolve(to_cancel)], dry_run: bool, confirm: bool, ctx: Context[Any, Any]

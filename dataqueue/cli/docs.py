@@ -58,11 +58,10 @@ def show(
     section: Annotated[str | None, typer.Option(metavar="HEADING", help="Only this section.")] = None,
 ) -> None:
     """Print a page: rendered in a terminal, as Markdown elsewhere."""
-    from dataqueue.docs import load_pages, nearest_pages
+    from dataqueue.docs import find_page, load_pages, nearest_pages
 
     pages = load_pages()
-    wanted = slug.strip("/").removesuffix(".md")
-    page = next((page for page in pages if wanted in (page.slug, page.slug.rpartition("/")[2])), None)
+    page = find_page(slug, pages)
     if page is None:
         near = ", ".join(one.slug for one in nearest_pages(slug, pages))
         raise DataQueueError(f"There is no page {slug!r:.80}. The nearest: {near}.")

@@ -427,11 +427,16 @@ class PostgresBackend:
         return (await self._read("SELECT now()", {}))[0][0].astimezone(UTC)
 
     async def situation(self, job_id: int) -> Situation | None:
-        job = await self.get_job(job_id)
-        rows = await self._read(self.statements("explain_job"), {"id": job_id, "most": AHEAD_LIMIT})
+        job: Job | None = None
+        rows: list[tuple[Any, ...]] = []
+        for _ in range(_TRIES):  # again, if the job has moved on between the two
+            job = await self.get_job(job_id)
+            rows = await self._read(self.statements("explain_job"), {"id": job_id, "most": AHEAD_LIMIT})
+            if job is None or not rows or rows[0][1] == job.updated_at:
+                break
         if job is None or not rows:
             return None
-        now, ready_at, locked, ahead = rows[0]
+        now, _, ready_at, locked, ahead = rows[0]
         return Situation(
             job=job,
             now=now.astimezone(UTC),

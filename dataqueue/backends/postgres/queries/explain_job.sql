@@ -1,7 +1,7 @@
 -- What decides whether a job runs, read in one snapshot: the clock, when it may be claimed, whether another
 -- transaction has its row locked (each transaction that writes holds a lock on its own number), and how many due
 -- jobs of its type are claimed before it: two index ranges, counted up to %(most)s.
-SELECT now(), j.ready_at,
+SELECT now(), j.updated_at, j.ready_at,
        EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'transactionid' AND l.granted
                AND j.xmax <> '0'::xid AND l.transactionid = j.xmax),
        (SELECT count(*) FROM (
