@@ -1,4 +1,4 @@
-"""Who owns a job: leases, fences, rescue, drains. Here within one process; with real kills in test_kills.py."""
+"""Who owns a job: leases, fences, rescue, drains. Here within one process; with real kills in tests/chaos."""
 
 from __future__ import annotations
 

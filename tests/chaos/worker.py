@@ -1,0 +1,277 @@
+"""A worker in a process of its own that keeps a ledger and, if it is told to, kills itself at a chosen point.
+
+python worker.py '{"url": …, "ledger": …, "name": …, "lease": 2, "kill": {"at": "complete", "when": "after", "nth": 3}}'
+
+``when`` is before the store is asked, *during* (asked, but not answered), or after it has answered. A point is
+the n-th time that this process comes by; there is no clock in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from chaos.ledger import Ledger
+
+from dataqueue import JobContext, JobQueue, LeaseLost, SyncJobContext
+from dataqueue.backends.base import Backend, Completed, Cycle, Failed, Heart, Held, Outcome, Pulse, Released, WorkerInfo
+
+order: dict[str, Any] = json.loads(sys.argv[1])
+NAME: str = order["name"]
+ledger = Ledger(Path(order["ledger"]))
+queue = JobQueue.from_url(order["url"])
+
+
+# -- where it dies --------------------------------------------------------------------------------------
+
+
+class Doom:
+    """Counts how often the process comes by its point, and kills it there."""
+
+    def __init__(self, at: str = "", when: str = "", nth: int = 1, turns: int = 1) -> None:
+        self._at, self._when, self._left, self._turns = at, when, nth, turns
+
+    def passes(self, points: set[str], when: str) -> None:
+        if self._is_here(points, when):
+            die()
+
+    async def passes_within(self, points: set[str], call: Any) -> Any:
+        """Ask the store, and die while it answers: after some turns of the event loop."""
+        if not self._is_here(points, "during"):
+            return await call
+        asked = asyncio.ensure_future(call)
+        for _ in range(self._turns):
+            await asyncio.sleep(0)
+        die()
+        return await asked
+
+    def _is_here(self, points: set[str], when: str) -> bool:
+        if self._at in points and self._when == when:
+            self._left -= 1
+            return self._left == 0
+        return False
+
+
+def die() -> None:
+    ledger.note("killed", worker=NAME)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+doom = Doom(**order.get("kill", {}))
+POINTS: dict[type[Outcome], str] = {Completed: "complete", Failed: "retry", Released: "release"}
+CALLS = {
+    "register_worker": "register",
+    "set_progress": "progress",
+    "set_output": "output",
+    "prolong": "prolong",
+    "reclaim_expired": "reclaim",
+    "listen_for": "listen",
+    "unregister_worker": "unregister",
+}
+"""Methods of the backend, and the points they are. Steps and waits join here when there are some."""
+
+
+def watch(backend: Backend) -> None:
+    for method, point in CALLS.items():
+        setattr(backend, method, _watched(getattr(backend, method), point))
+    backend.cycle = _watched_cycle(backend.cycle)  # type: ignore[method-assign]
+    make_heart = backend.heart
+    backend.heart = lambda: WatchedHeart(make_heart())  # type: ignore[method-assign]
+
+
+def _watched(call: Callable[..., Any], point: str) -> Callable[..., Any]:
+    async def watched(*arguments: Any) -> Any:
+        doom.passes({point}, "before")
+        began = time.clock_gettime(time.CLOCK_MONOTONIC)
+        answer = await doom.passes_within({point}, call(*arguments))
+        if point in ("progress", "output", "prolong"):
+            what = "stored" if answer else "refused"
+            ledger.note(what, of=point, worker=NAME, job=arguments[0], lease=arguments[1], began=began)
+        if point != "reclaim" or answer:
+            doom.passes({point}, "after")
+        return answer
+
+    return watched
+
+
+def _watched_cycle(call: Callable[..., Any]) -> Callable[..., Any]:
+    async def watched(worker_id: str, outcomes: list[Outcome], types: list[str], limit: int, promote: bool) -> Cycle:
+        points = {POINTS[type(outcome)] for outcome in outcomes if type(outcome) in POINTS}
+        doom.passes(points | ({"claim"} if limit else set()), "before")
+        began = time.clock_gettime(time.CLOCK_MONOTONIC)
+        asked = call(worker_id, outcomes, types, limit, promote)
+        cycle: Cycle = await doom.passes_within(points | ({"claim"} if limit else set()), asked)
+        for outcome in outcomes:
+            what = "refused" if (outcome.id, outcome.lease_id) in cycle.lost else "stored"
+            kind = type(outcome).__name__.lower()
+            ledger.note(what, of=kind, worker=NAME, job=outcome.id, lease=outcome.lease_id, began=began)
+        doom.passes(points | ({"claim"} if cycle.jobs else set()), "after")
+        return cycle
+
+    return watched
+
+
+class WatchedHeart:
+    def __init__(self, heart: Heart) -> None:
+        self._heart = heart
+
+    def beat(self, worker: WorkerInfo, held: list[Held]) -> Pulse:
+        doom.passes({"beat"}, "before")
+        pulse = self._heart.beat(worker, held)
+        doom.passes({"beat"}, "after")
+        return pulse
+
+    def close(self) -> None:
+        self._heart.close()
+
+
+# -- what it runs ---------------------------------------------------------------------------------------
+
+
+def begin(ctx: JobContext | SyncJobContext) -> dict[str, Any]:
+    me = {"worker": NAME, "lease": ctx._attempt.job.lease_id, "attempt": ctx.attempt}
+    ledger.note("start", job=ctx.job_id, **me)
+    return me
+
+
+@queue.job
+async def quick(payload: float, ctx: JobContext) -> dict[str, Any]:
+    doom.passes({"handler"}, "before")
+    me = begin(ctx)
+    await asyncio.sleep(payload)
+    doom.passes({"handler"}, "during")
+    await asyncio.sleep(0)
+    ledger.note("end", job=ctx.job_id, **me)
+    doom.passes({"handler"}, "after")
+    return me
+
+
+@queue.job
+def threaded(payload: float, ctx: SyncJobContext) -> dict[str, Any]:
+    me = begin(ctx)
+    time.sleep(payload)
+    ctx.set_progress(50)
+    ledger.note("end", job=ctx.job_id, **me)
+    return me
+
+
+@queue.job
+async def writes(payload: float, ctx: JobContext) -> None:
+    me = begin(ctx)
+    await ctx.set_progress(50)
+    await ctx.prolong(timedelta(minutes=1))
+    await asyncio.sleep(payload)
+    await ctx.set_output(me)
+    ledger.note("end", job=ctx.job_id, **me)
+
+
+@queue.job
+async def flaky(payload: float, ctx: JobContext) -> dict[str, Any]:
+    """Its first attempt fails."""
+    me = begin(ctx)
+    await asyncio.sleep(payload)
+    if ctx.attempt == 1:
+        ledger.note("raise", job=ctx.job_id, **me)
+        raise RuntimeError("the first attempt")
+    return me
+
+
+@queue.job
+async def first_hangs(payload: Any, ctx: JobContext) -> dict[str, Any]:
+    """The first attempt sleeps for ever; later ones finish at once."""
+    me = begin(ctx)
+    if ctx.attempt == 1:
+        await asyncio.sleep(3600)
+    return me
+
+
+# -- zombies: the first attempt waits for a file, and then does what its payload says --------------------
+
+
+async def _ends_late(act: str, me: dict[str, Any]) -> dict[str, Any]:
+    if act == "fail":
+        raise RuntimeError("late")
+    return me
+
+
+@queue.job
+async def late(payload: dict[str, str], ctx: JobContext) -> Any:
+    me = begin(ctx)
+    if ctx.attempt > 1:
+        return me
+    try:
+        while not Path(payload["go"]).exists():
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        ledger.note("cancelled", job=ctx.job_id, **me)
+    for write in _writes_of(ctx):
+        try:
+            await write()
+        except LeaseLost:
+            ledger.note("LeaseLost", job=ctx.job_id, **me)
+    ledger.note("late end", job=ctx.job_id, **me)
+    return await _ends_late(payload["act"], me)
+
+
+@queue.job
+def late_thread(payload: dict[str, str], ctx: SyncJobContext) -> Any:
+    me = begin(ctx)
+    if ctx.attempt > 1:
+        return me
+    while not Path(payload["go"]).exists():
+        time.sleep(0.01)
+    for write in _writes_of(ctx):
+        try:
+            write()
+        except LeaseLost:
+            ledger.note("LeaseLost", job=ctx.job_id, **me)
+    ledger.note("late end", job=ctx.job_id, **me)
+    if payload["act"] == "fail":
+        raise RuntimeError("late")
+    return me
+
+
+def _writes_of(ctx: Any) -> tuple[Callable[[], Any], ...]:
+    return (
+        lambda: ctx.set_progress(99),
+        lambda: ctx.set_output("late"),
+        lambda: ctx.prolong(timedelta(minutes=1)),
+    )
+
+
+# -- the process ----------------------------------------------------------------------------------------
+
+
+async def main() -> None:
+    watch(queue.backend)
+    async with queue:
+        processor = queue.create_processor(
+            concurrency=order.get("concurrency", 10),
+            lease=timedelta(seconds=order["lease"]),
+            grace=timedelta(seconds=1),
+            worker_id=NAME,
+            **({"job_types": order["types"]} if "types" in order else {}),
+        )
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        processor.start_in_background()
+        ledger.note("up", worker=NAME)
+        if "drain_after" in order:
+            while len(ledger.lines("start", worker=NAME)) < order["drain_after"]:
+                await asyncio.sleep(0.01)
+        else:
+            await stop.wait()
+        await processor.stop_and_drain(0 if "drain_after" in order else 30)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
