@@ -26,8 +26,17 @@ BLOCKED_EXIT_CODE = 70
 _RETRY_SECONDS = 1.0
 
 
+def now() -> float:
+    """Seconds on a clock that goes on while the machine sleeps, where there is one."""
+    boot_time: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
+
+
 class Heartbeat:
-    """Beats until stopped. ``held`` is read from the thread; ``on_pulse`` is called on the loop."""
+    """Beats until stopped. ``held`` is read from the thread; ``on_pulse`` is called on the loop.
+
+    ``registered_at`` is when the worker was last known to have no more than its full lease before it, by :func:`now`.
+    """
 
     def __init__(
         self,
@@ -38,6 +47,7 @@ class Heartbeat:
         on_pulse: Callable[[Pulse], None],
         loop: asyncio.AbstractEventLoop,
         max_loop_block: float,
+        registered_at: float,
     ) -> None:
         self._heart = heart
         self._worker = worker
@@ -46,6 +56,7 @@ class Heartbeat:
         self._on_pulse = on_pulse
         self._loop = loop
         self._max_loop_block = max_loop_block
+        self._renewed_at = registered_at
         self._stop = threading.Event()
         self._loop_seen = time.monotonic()
         self._asked_at: float | None = None
@@ -53,6 +64,11 @@ class Heartbeat:
 
     def start(self) -> None:
         self._thread.start()
+
+    def holds(self) -> bool:
+        """Whether the lease is known to hold. A worker that was frozen or cut off for longer must renew it before it
+        claims: what it took would be taken from it at once, and an attempt be lost."""
+        return now() - self._renewed_at < self._worker.lease_seconds
 
     async def stop(self) -> None:
         self._stop.set()
@@ -65,6 +81,7 @@ class Heartbeat:
             if self._stop.wait(self._interval if not failures else min(_RETRY_SECONDS, self._interval)):
                 break
             self._watch_loop()
+            asked_at, held_before = now(), self.holds()
             try:
                 pulse = self._heart.beat(self._worker, self._held())
             except DataQueueError as error:
@@ -78,7 +95,8 @@ class Heartbeat:
                 if failures:
                     logger.info("The heartbeat of worker %s is back after %d failures.", self._worker.id, failures)
                 failures = 0
-                if pulse.lost or pulse.cancelled:
+                self._renewed_at = asked_at
+                if pulse.lost or pulse.cancelled or not held_before:
                     self._on_loop(self._on_pulse, pulse)
         self._heart.close()
 

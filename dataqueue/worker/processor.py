@@ -33,7 +33,7 @@ from dataqueue.events import Hook
 from dataqueue.tasks import end_tasks
 from dataqueue.version import __version__
 from dataqueue.worker.attempt import Attempt, no_handler
-from dataqueue.worker.leases import BEATS_A_LEASE, EXPIRY_SHARE, RECLAIMS_A_LEASE, Heartbeat
+from dataqueue.worker.leases import BEATS_A_LEASE, EXPIRY_SHARE, RECLAIMS_A_LEASE, Heartbeat, now
 from dataqueue.worker.options import ProcessorOptions, check_options
 from dataqueue.worker.outbox import NotBegun, Outbox
 from dataqueue.worker.pace import Idle, Prefetch
@@ -89,6 +89,7 @@ class Processor:
         self._suspect = False
         self._main: asyncio.Task[int] | None = None
         self._executor: ThreadPoolExecutor | None = None
+        self._heartbeat: Heartbeat | None = None
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -169,11 +170,12 @@ class Processor:
             raise
 
     async def _life(self, limit: int | None) -> int:
-        backend, worker = await self._sign_on_patiently(limit is None)
+        backend, worker, registered_at = await self._sign_on_patiently(limit is None)
         loop = asyncio.get_running_loop()
-        heartbeat = Heartbeat(
-            backend.heart(), worker, self.lease / BEATS_A_LEASE, self._held, self._on_pulse, loop, self.max_loop_block
-        )
+        heartbeat = self._heartbeat = Heartbeat(
+            backend.heart(), worker, self.lease / BEATS_A_LEASE, self._held, self._on_pulse, loop,
+            self.max_loop_block, registered_at,
+        )  # fmt: skip
         heartbeat.start()
         reclaiming: asyncio.Task[None] | None = None
         if limit is None:
@@ -201,11 +203,13 @@ class Processor:
                 self._executor.shutdown(wait=False, cancel_futures=True)
                 self._executor = None
 
-    async def _sign_on_patiently(self, patient: bool) -> tuple[Backend, WorkerInfo]:
+    async def _sign_on_patiently(self, patient: bool) -> tuple[Backend, WorkerInfo, float]:
         delay = _FIRST_BACKOFF
         while True:
             try:
-                return await self.queue.open(), await self._register()
+                backend = await self.queue.open()
+                asked_at = now()
+                return backend, await self._register(), asked_at
             except StoreUnavailable as error:
                 if not patient or self._stopping:
                     raise
@@ -260,9 +264,15 @@ class Processor:
 
     def _want(self, limit: int | None, taken: int) -> int:
         """How many jobs to claim now."""
-        if not self._accepting or not self._idle.may_claim():
+        if not self._may_claim() or not self._idle.may_claim():
             return 0
         return min(self._room(limit, taken), self.batch_size)
+
+    def _may_claim(self) -> bool:
+        return self._accepting and self._holds()
+
+    def _holds(self) -> bool:
+        return self._heartbeat is not None and self._heartbeat.holds()
 
     def _room(self, limit: int | None, taken: int) -> int:
         """How many jobs could be taken on."""
@@ -339,7 +349,7 @@ class Processor:
 
     async def _sleep(self, has_room: bool) -> None:
         """Until woken: by a signal, by an attempt that is over, or when it is time to claim."""
-        wait = self._idle.seconds_to_next_claim() if has_room and self._accepting else None
+        wait = self._idle.seconds_to_next_claim() if has_room and self._may_claim() else None
         if self._buffer:
             wait = min(1.0 if wait is None else wait, 0.25)
         try:
@@ -368,6 +378,10 @@ class Processor:
     # -- attempts -------------------------------------------------------------------------------------
 
     def _fill_slots(self) -> None:
+        if self._buffer and not self._holds():  # they may run elsewhere by now
+            self._hand_back_buffer()
+            self._wake.set()
+            return
         loop = asyncio.get_running_loop()
         announce = self.queue.hooks.wants("job:processing")
         while self._buffer and len(self._inflight) < self.concurrency and not (self._stopping and not self._accepting):
@@ -441,6 +455,7 @@ class Processor:
             self._stop_attempt(job_id, lease_id, lost=True)
         for job_id, lease_id in pulse.cancelled:
             self._stop_attempt(job_id, lease_id, lost=False)
+        self._wake.set()  # it may have waited for its lease
 
     def _stop_attempt(self, job_id: int, lease_id: int, *, lost: bool) -> None:
         attempt = self._inflight.get(job_id)

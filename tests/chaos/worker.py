@@ -16,13 +16,14 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from chaos.ledger import Ledger
 
-from dataqueue import JobContext, JobQueue, LeaseLost, SyncJobContext
+from dataqueue import JobContext, JobQueue, LeaseLost, StoreUnavailable, SyncJobContext
 from dataqueue.backends.base import Backend, Completed, Cycle, Failed, Heart, Held, Outcome, Pulse, Released, WorkerInfo
 
 order: dict[str, Any] = json.loads(sys.argv[1])
@@ -126,6 +127,8 @@ class WatchedHeart:
 
     def beat(self, worker: WorkerInfo, held: list[Held]) -> Pulse:
         doom.passes({"beat"}, "before")
+        if Path(order.get("mute", "")).is_file():
+            raise StoreUnavailable("This heart is to say no more.")
         pulse = self._heart.beat(worker, held)
         doom.passes({"beat"}, "after")
         return pulse
@@ -208,18 +211,17 @@ async def late(payload: dict[str, str], ctx: JobContext) -> Any:
     me = begin(ctx)
     if ctx.attempt > 1:
         return me
-    try:
-        while not Path(payload["go"]).exists():
-            await asyncio.sleep(0.01)
-    except asyncio.CancelledError:
-        ledger.note("cancelled", job=ctx.job_id, **me)
-    for write in _writes_of(ctx):
-        try:
-            await write()
-        except LeaseLost:
-            ledger.note("LeaseLost", job=ctx.job_id, **me)
-    ledger.note("late end", job=ctx.job_id, **me)
-    return await _ends_late(payload["act"], me)
+    for call in (partial(_wait_for, payload["go"]), *_writes_of(ctx)):
+        for _ in range(2):  # it goes on when it is cancelled
+            try:
+                await call()
+                break
+            except LeaseLost:
+                ledger.note("LeaseLost", job=ctx.job_id, **me)
+                break
+            except asyncio.CancelledError:
+                ledger.note("cancelled", job=ctx.job_id, **me)
+    return _ends_late(payload, ctx, me)
 
 
 @queue.job
@@ -234,18 +236,27 @@ def late_thread(payload: dict[str, str], ctx: SyncJobContext) -> Any:
             write()
         except LeaseLost:
             ledger.note("LeaseLost", job=ctx.job_id, **me)
+    return _ends_late(payload, ctx, me)
+
+
+async def _wait_for(name: str) -> None:
+    while not Path(name).exists():
+        await asyncio.sleep(0.01)
+
+
+def _writes_of(ctx: JobContext | SyncJobContext) -> tuple[Callable[[], Any], ...]:
+    return (
+        partial(ctx.set_progress, 99),
+        partial(ctx.set_output, "late"),
+        partial(ctx.prolong, timedelta(minutes=1)),
+    )
+
+
+def _ends_late(payload: dict[str, str], ctx: JobContext | SyncJobContext, me: dict[str, Any]) -> dict[str, Any]:
     ledger.note("late end", job=ctx.job_id, **me)
     if payload["act"] == "fail":
         raise RuntimeError("late")
     return me
-
-
-def _writes_of(ctx: Any) -> tuple[Callable[[], Any], ...]:
-    return (
-        lambda: ctx.set_progress(99),
-        lambda: ctx.set_output("late"),
-        lambda: ctx.prolong(timedelta(minutes=1)),
-    )
 
 
 # -- the process ----------------------------------------------------------------------------------------

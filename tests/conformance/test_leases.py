@@ -97,6 +97,25 @@ async def test_rescue_is_by_lease_and_not_by_age(queue: JobQueue) -> None:
     assert events[-1].event_type == "reclaimed" and events[-1].metadata["worker"] == "gone"
 
 
+async def test_what_a_worker_claims_when_it_wakes_is_not_taken_from_it_at_once(queue: JobQueue) -> None:
+    """Its claim was on its way when it was frozen, and is done before it can renew its lease."""
+    backend = await queue.open()
+    await queue.add_jobs(NewJob("t", n) for n in range(2))
+    (earlier,) = await _claim(queue, "w", 1, lease=1.0)
+
+    async def is_lost() -> bool:
+        return not (await queue.list_workers())[0].alive
+
+    await until(is_lost)
+    (later,) = (await backend.cycle("w", [], ["t"], 1, True)).jobs
+    assert [item.id for item in await backend.reclaim_expired(10)] == [earlier.id]
+
+    async def rescued() -> bool:  # but not for ever
+        return [item.id for item in await backend.reclaim_expired(10)] == [later.id]
+
+    await until(rescued)
+
+
 async def test_the_last_attempt_lost_fails_the_job(queue: JobQueue) -> None:
     backend = await queue.open()
     handle = await queue.add_job("t", max_attempts=1)

@@ -1,9 +1,12 @@
--- Take jobs back from workers whose lease is over. The attempt counts; the last one fails the job.
+-- Take jobs back from workers whose lease is over. The attempt counts; the last one fails the job. A job that
+-- was claimed after that is left for one lease more: its worker was frozen and is about to renew its own.
 WITH stuck AS MATERIALIZED (
     SELECT j.id, j.locked_by FROM {schema}.job_queue j
     WHERE j.status = 'processing' AND j.lease_id IS NOT NULL
       AND NOT EXISTS (SELECT FROM {schema}.dataqueue_workers w
-                      WHERE w.id = j.locked_by AND w.lease_expires_at >= now())
+                      WHERE w.id = j.locked_by AND (w.lease_expires_at >= now()
+                          OR (j.locked_at > w.lease_expires_at
+                              AND j.locked_at > now() - (w.lease_expires_at - w.last_heartbeat_at))))
     ORDER BY j.id LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
 ), done AS (
     UPDATE {schema}.job_queue j SET

@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
 -- KEYS h o er ev rd dl ix tn wk wl ls lw lf
--- Take jobs back from workers whose lease is over. The attempt counts; the last one fails the job.
+-- Take jobs back from workers whose lease is over. The attempt counts; the last one fails the job. A job that
+-- was claimed after that is left for one lease more: its worker was frozen and is about to renew its own.
 -- ARGV: channel, limit. Returns id6, type name, worker and status of each.
 local bad = probe()
 if bad then return bad end
 local left, answer, finished, no_outputs, wake = tonumber(ARGV[2]), {}, {}, {}, false
 
-local function take_back(member, worker)
+local function take_back(member, worker, ends, lease)
   local id = string.sub(member, -6)
   local data = redis.call('HGET', K_h, id)
   local h = data and decode(data)
@@ -14,6 +15,7 @@ local function take_back(member, worker)
     push(gone.ls, member)
     return
   end
+  if ends and h.locked > ends and h.locked > now - lease then return end
   unlink(h, id)
   local metadata = cjson.encode({ worker = worker })
   h.next_at = 0
@@ -45,8 +47,9 @@ while left > 0 do
   local worker = string.sub(first, 1, -8)
   local ends = tonumber(redis.call('ZSCORE', K_wl, worker))
   if not ends or ends <= now then
-    local held = held_members(worker, left)
-    for _, member in ipairs(held) do take_back(member, worker) end
+    local held, info = held_members(worker, left), redis.call('HGET', K_wk, worker)
+    local lease = info and cjson.decode(string.match(info, ' (.*)')).lease_ms or 0
+    for _, member in ipairs(held) do take_back(member, worker, ends, lease) end
     left = left - #held
   end
   from = '(' .. worker .. '\1'
