@@ -154,13 +154,14 @@ class JobQueue:
             )
 
         queue = cls.__new__(cls)
-        queue._set_up(create)
+        queue._set_up(create, by_url=True)
         if url is not None:
             queue._backend = create()
         return queue
 
-    def _set_up(self, create: Callable[[], Backend]) -> None:
+    def _set_up(self, create: Callable[[], Backend], *, by_url: bool = False) -> None:
         self._create_backend = create
+        self._by_url = by_url
         self._backend: Backend | None = None
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._opening: asyncio.Lock | None = None
@@ -179,6 +180,11 @@ class JobQueue:
         if self._backend is None:
             self._backend = self._create_backend()
         return self._backend
+
+    def connect_anew(self) -> Backend | None:
+        """Another backend on the same store, for another event loop (for workers of this package). None where the
+        connections are the caller's own."""
+        return self._create_backend() if self._by_url else None
 
     @property
     def signals(self) -> SignalHub:

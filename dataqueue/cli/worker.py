@@ -6,11 +6,9 @@ import asyncio
 import importlib
 import logging
 import os
-import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
@@ -21,6 +19,7 @@ import typer
 
 from dataqueue.cli import logs
 from dataqueue.cli.common import OK, PROBLEM, EnvFile, exit_code, finish, load_environment, reports_errors, run_async
+from dataqueue.cli.stopping import HURRIED_GRACE, Stopping
 from dataqueue.errors import ConfigError, DataQueueError
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ logger = logging.getLogger("dataqueue.cli")
 
 _LEAVE_SECONDS = 2.0
 """How long what was told to end may take before the process ends without it."""
-
-SAME_SIGNAL_SECONDS = 0.3
 
 
 @reports_errors
@@ -64,7 +61,8 @@ def worker(
     """Work the jobs of a queue: MODULE:QUEUE names a JobQueue or SyncJobQueue, such as app.jobs:queue.
 
     SIGTERM or Ctrl-C drains: nothing new is taken, running jobs may finish. A second one hands them back
-    at once, without costing an attempt. Exit code 0 after a clean drain, 1 if handlers had to be left behind.
+    at once, without costing an attempt. Exit code 0 after a clean drain, 1 if handlers had to be left behind or the
+    store could not be told.
     """
     if log_level.lower() not in logs.LEVELS:
         raise ConfigError(f"There is no log level {log_level!r}. Levels: {', '.join(logs.LEVELS)}.")
@@ -174,16 +172,16 @@ async def _work(queue: JobQueue, processor: Processor, drain_timeout: float, bur
         "Worker %s on %s runs %s at a time: %s",
         processor.worker_id, queue.backend.location(), processor.concurrency, ", ".join(sorted(processor.handlers)),
     )  # fmt: skip
-    signals: asyncio.Queue[str] = asyncio.Queue()
-    _catch_signals(signals.put_nowait)
+    told = Stopping(processor, drain_timeout)
+    told.watch()
     stopping = asyncio.Event()
     working = asyncio.create_task(_burst(processor, stopping) if burst else processor.run())
-    signalled = asyncio.create_task(signals.get())
+    signalled = asyncio.create_task(told.signals.get())
     await asyncio.wait({working, signalled}, return_when=asyncio.FIRST_COMPLETED)
     result = None
     if signalled.done():
         stopping.set()
-        result = await _drain(processor, signals, signalled.result(), drain_timeout)
+        result = await _drain(processor, told, signalled.result(), drain_timeout)
     code = await _outcome(working, processor, result)
     if not processor.is_running():
         await queue.close()
@@ -206,23 +204,15 @@ async def _burst(processor: Processor, stopping: asyncio.Event) -> None:
     )
 
 
-async def _drain(processor: Processor, signals: asyncio.Queue[str], name: str, timeout: float) -> DrainResult:
+async def _drain(processor: Processor, told: Stopping, name: str, timeout: float) -> DrainResult:
     logger.info("%s: draining. Running jobs may take %g s more; a second signal hands them back.", name, timeout)
     draining = asyncio.create_task(processor.stop_and_drain(timeout))
-    again = asyncio.create_task(_second_signal(signals))
+    again = asyncio.create_task(told.again())
     await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
-    if not draining.done():
-        logger.info("%s again: handing back what still runs.", again.result())
-        await processor.stop_and_drain(0)
-    return await draining
-
-
-async def _second_signal(signals: asyncio.Queue[str]) -> str:
-    """A wrapper (``timeout``, ``uv run``, a terminal) may send one signal twice: that is no second wish."""
-    await asyncio.sleep(SAME_SIGNAL_SECONDS)
-    while not signals.empty():
-        signals.get_nowait()
-    return await signals.get()
+    if draining.done():
+        return await draining
+    logger.info("%s again: handing back what still runs.", again.result())
+    return await processor.stop_and_drain(0, grace=HURRIED_GRACE)
 
 
 async def _outcome(working: asyncio.Task[None], processor: Processor, result: DrainResult | None) -> int:
@@ -233,7 +223,12 @@ async def _outcome(working: asyncio.Task[None], processor: Processor, result: Dr
             result.finished, len(result.handed_back), _named(result.handed_back),
             len(result.left), _named(result.left),
         )  # fmt: skip
-        if result.left or processor.is_running():
+        if result.unrecorded:
+            logger.error(
+                "The store could not be told about %d%s: they run again when their lease is over.",
+                len(result.unrecorded), _named(result.unrecorded),
+            )  # fmt: skip
+        if result.left or result.unrecorded or processor.is_running():
             return PROBLEM
     try:
         await working
@@ -249,22 +244,6 @@ async def _outcome(working: asyncio.Task[None], processor: Processor, result: Dr
 def _named(job_ids: list[int]) -> str:
     shown = ", ".join(str(job_id) for job_id in job_ids[:10])
     return f" ({shown}{', …' if len(job_ids) > 10 else ''})" if shown else ""
-
-
-def _catch_signals(received: Callable[[str], Any]) -> None:
-    loop = asyncio.get_running_loop()
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        number = getattr(signal, name, None)
-        if number is None:
-            continue
-        try:
-            loop.add_signal_handler(number, received, name)
-        except NotImplementedError:  # Windows
-
-            def hand_over(number: int, _: object) -> None:
-                loop.call_soon_threadsafe(received, signal.Signals(number).name)
-
-            signal.signal(number, hand_over)
 
 
 async def _nothing_left() -> bool:

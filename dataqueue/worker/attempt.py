@@ -184,10 +184,16 @@ class Attempt:
         assert self._stopped_event is not None
         return self._stopped_event
 
-    def stop(self, reason: StopReason) -> None:
+    def stop(self, reason: StopReason, grace: float | None = None) -> None:
         """Tell the handler to stop. One that does not within the grace period is left behind: its
-        outcome is recorded, and whatever it still writes is refused."""
-        if self.is_over or self.stop_reason is not None:
+        outcome is recorded, and whatever it still writes is refused. ``grace`` shortens the period, also
+        of one that has been told already."""
+        if self.is_over:
+            return
+        if grace is not None:
+            self._grace = min(grace, self._grace)
+            self._loop.call_later(self._grace, self._abandon)
+        if self.stop_reason is not None:
             return
         self.stop_reason = reason
         if self._stopped_event is not None:

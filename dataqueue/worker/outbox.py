@@ -37,6 +37,7 @@ class Outbox:
         self._resent = False
         self.finished = 0
         self.handed_back: list[int] = []
+        self.forgotten: list[int] = []
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -62,11 +63,16 @@ class Outbox:
 
     def forget(self) -> None:
         """Nobody will be there to record it: the leases run out."""
+        self.forgotten += [outcome.id for outcome, _ in self._pending]
         self._pending.clear()
 
+    def outcomes(self) -> list[Outcome]:
+        """What the store has not recorded yet. Also read from other threads, hence the copies."""
+        return [outcome for outcome, _ in [*self._pending, *self._sending]]
+
     def held(self) -> list[Held]:
-        """What the store still has as ours. Also read from the heartbeat's thread, hence the copies."""
-        return [(outcome.id, outcome.lease_id) for outcome, _ in [*self._pending, *self._sending]]
+        """What the store still has as ours. Also read from the heartbeat's thread."""
+        return [(outcome.id, outcome.lease_id) for outcome in self.outcomes()]
 
     async def record_one_by_one(self, worker_id: str, error: Exception) -> None:
         """Something in the batch is poison to the store. Record the rest, and fail that one, saying why."""

@@ -46,17 +46,22 @@ logger = logging.getLogger("dataqueue.worker")
 MAX_CLAIM = 500
 _GATHER_SECONDS = 0.002
 _RECLAIM_BATCH = 100
+_LAST_WORDS = 10
+"""Seconds for the store to hear of the last outcomes."""
 _FIRST_BACKOFF, _LAST_BACKOFF = 0.1, 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class DrainResult:
     """What a drain came to: how many jobs ended, which were handed back (that costs no attempt), and
-    whose handlers still run here although they were told to stop: ``left``. End the process."""
+    whose handlers still run here although they were told to stop: ``left``. End the process.
+    ``unrecorded`` are jobs about which the store could not be told, since it was away: they run again elsewhere
+    when their lease is over."""
 
     finished: int = 0
     handed_back: list[int] = field(default_factory=list[int])
     left: list[int] = field(default_factory=list[int])
+    unrecorded: list[int] = field(default_factory=list[int])
 
 
 class Processor:
@@ -85,6 +90,7 @@ class Processor:
         self._idle = Idle(self.poll_interval)
         self._listening_until = 0.0
         self._stopping = False
+        self._finished_before = 0
         self._accepting = True
         self._suspect = False
         self._main: asyncio.Task[int] | None = None
@@ -120,6 +126,7 @@ class Processor:
         self._idle = Idle(self.poll_interval)
         self._listening_until = 0.0
         self._outbox.handed_back.clear()
+        self._outbox.forgotten.clear()
         self._main = asyncio.create_task(self._life(limit), name=f"dataqueue-worker {self.worker_id}")
         return self._main
 
@@ -128,28 +135,47 @@ class Processor:
 
     def stop(self) -> None:
         """Claim nothing more; running jobs finish. Does not wait."""
+        if not self._stopping:
+            self._finished_before = self._outbox.finished
         self._accepting = False
         self._stopping = True
         self._wake.set()
 
-    async def stop_and_drain(self, timeout: timedelta | float | None = 30.0) -> DrainResult:
+    async def stop_and_drain(
+        self, timeout: timedelta | float | None = 30.0, *, grace: timedelta | float | None = None
+    ) -> DrainResult:
         """Claim nothing more and wait for the running jobs.
 
         Handlers that run longer than ``timeout`` (seconds or a timedelta; None waits for ever) are told
         to stop and, if they do so within the grace period, their jobs are handed back without costing
-        an attempt. Jobs that were claimed but not begun are handed back at once.
+        an attempt. Jobs that were claimed but not begun are handed back at once. ``grace`` shortens that period.
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        before = self._outbox.finished
+        patience = grace.total_seconds() if isinstance(grace, timedelta) else grace
         self.stop()
         if self._main is not None:
             done, _ = await asyncio.wait({self._main}, timeout=seconds)
             if not done:
                 for attempt in list(self._inflight.values()):
-                    attempt.stop("shutdown")
-                await asyncio.wait({self._main}, timeout=self.grace + 10)
-        left = [*self._inflight, *self._left_behind()]
-        return DrainResult(self._outbox.finished - before, list(self._outbox.handed_back), left)
+                    attempt.stop("shutdown", patience)
+                await asyncio.wait(
+                    {self._main}, timeout=self.grace + _LAST_WORDS if patience is None else 2 * patience + 1
+                )
+        return DrainResult(
+            self._outbox.finished - self._finished_before,
+            list(self._outbox.handed_back),
+            [*self._inflight, *self._left_behind()],
+            [*self._outbox.forgotten, *(job_id for job_id, _ in self._outbox.held())],
+        )
+
+    def last_words(self) -> list[Outcome]:
+        """What the store should be told if this worker ended now: what is over, and that the rest is handed back.
+
+        May be called from another thread, when the event loop is blocked.
+        """
+        told = self._outbox.outcomes()
+        over = {(outcome.id, outcome.lease_id) for outcome in told}
+        return [*told, *(Released(*held) for held in self._held() if held not in over)]
 
     async def __aenter__(self) -> Processor:
         return self
