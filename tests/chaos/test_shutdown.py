@@ -23,30 +23,38 @@ from dataqueue.cli.stopping import SAME_SIGNAL_SECONDS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
-APP = """
+TWICE = pytest.mark.parametrize(
+    "twice", [pytest.param(False, id="once", marks=pytest.mark.chaos), pytest.param(True, id="twice")]
+)
+"""Whether the signal comes a second time. If not, the handlers have their whole grace period, which takes its time."""
+
+APP = r"""
 import asyncio, os, time
 from pathlib import Path
 from dataqueue import JobContext, JobQueue
 
 queue = JobQueue.from_url()
 
+def say(word: str) -> None:
+    os.write(1, f"{word}\n".encode())  # as one piece, whatever the threads do
+
 @queue.job
 async def polite(name: str) -> str:
-    print("running", flush=True)
+    say("running")
     while not Path(name).exists():
         await asyncio.sleep(0.01)
     return "done"
 
 @queue.job
 def deaf_thread(name: str) -> str:
-    print("running", flush=True)
+    say("running")
     while not Path(name).exists():
         time.sleep(0.01)
     return "done"
 
 @queue.job
 async def swallows(name: str) -> str:
-    print("running", flush=True)
+    say("running")
     while not Path(name).exists():
         try:
             await asyncio.sleep(0.01)
@@ -56,9 +64,9 @@ async def swallows(name: str) -> str:
 
 @queue.job
 async def blocks(name: str) -> str:
-    print("running", flush=True)
+    say("running")
     await asyncio.sleep(0.2)  # so that others begin
-    print("blocked", flush=True)
+    say("blocked")
     while not Path(name).exists():
         time.sleep(3600)
     return "done"
@@ -107,7 +115,7 @@ async def test_what_ends_in_time_is_recorded(queue: JobQueue, app: Cli) -> None:
         assert (job.status, job.output, job.attempts) == ("completed", "done", 1)
 
 
-@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@TWICE
 async def test_handlers_that_do_not_stop_are_left_behind(queue: JobQueue, app: Cli, twice: bool) -> None:
     never = str(app.folder / "never")
     polite = await queue.add_job("polite", never)
@@ -125,7 +133,7 @@ async def test_handlers_that_do_not_stop_are_left_behind(queue: JobQueue, app: C
     await are_free(queue, [polite, *deaf])
 
 
-@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@TWICE
 async def test_a_blocked_event_loop_does_not_keep_the_process(queue: JobQueue, app: Cli, twice: bool) -> None:
     """The jobs beside the one that blocks are handed back as well, and cost no attempt."""
     never = str(app.folder / "never")
@@ -154,7 +162,7 @@ async def are_free(queue: JobQueue, handles: list[JobHandle[Any]]) -> None:
 # -- while the store is away ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@TWICE
 async def test_a_store_that_is_away_does_not_keep_the_process(tmp_path: Path, working: Working, twice: bool) -> None:
     with redis_server() as server:
         cli = Cli(tmp_path)

@@ -44,6 +44,7 @@ async def test_a_pending_job_is_cancelled_and_never_runs(queue: JobQueue, workin
 
 
 async def test_a_failed_job_is_cancelled_while_a_retry_is_due(queue: JobQueue, working: Working) -> None:
+    """D-CANCELRUN: its retry does not come."""
     await working(queue, {"bad": _bad})
     again = await queue.add_job("bad")
     dead = await queue.add_job("bad", max_attempts=1)
@@ -57,6 +58,7 @@ async def test_a_failed_job_is_cancelled_while_a_retry_is_due(queue: JobQueue, w
 
 
 async def test_a_running_job_is_told_to_stop(queue: JobQueue, working: Working) -> None:
+    """D-CANCELRUN: a running job can be cancelled."""
     began, stopped = asyncio.Event(), threading.Event()
     thread_began = threading.Event()
 

@@ -41,6 +41,7 @@ async def test_every_claim_has_a_lease_of_its_own(queue: JobQueue) -> None:
 
 
 async def test_a_lost_lease_changes_nothing(queue: JobQueue) -> None:
+    """D-FENCE1, D-FENCE2: the late end of a lost attempt, and its other writes."""
     backend = await queue.open()
     handle = await queue.add_job("t", max_attempts=5)
     (old,) = await _claim(queue, "old", lease=0.0)
@@ -64,6 +65,30 @@ async def test_a_lost_lease_changes_nothing(queue: JobQueue) -> None:
     assert done.lost == [] and (await handle.refresh()).output == 1
     again = await backend.cycle("new", [Failed(new.id, new.lease_id, "twice", "handler_error", None)], [], 0, False)
     assert again.lost == [(new.id, new.lease_id)] and (await handle.refresh()).status == "completed"
+
+
+async def test_what_is_finished_stays_as_it_is(queue: JobQueue) -> None:
+    """D-FENCE3: a cancelled or completed job is not completed, failed or run once more by its own worker."""
+    backend = await queue.open()
+    handles = await queue.add_jobs(NewJob("t", n) for n in range(2))
+    cancelled, completed = await _claim(queue, "w")
+    await handles[0].cancel()
+    first: list[Outcome] = [Cancelled(cancelled.id, cancelled.lease_id), Completed(completed.id, completed.lease_id)]
+    assert (await backend.cycle("w", first, [], 0, False)).lost == []
+    before = [await handle.refresh() for handle in handles]
+    assert [job.status for job in before] == ["cancelled", "completed"]
+    for job in (cancelled, completed):
+        late: list[Outcome] = [
+            Completed(job.id, job.lease_id, '"late"'),
+            Failed(job.id, job.lease_id, "late", "handler_error", 0),
+            Cancelled(job.id, job.lease_id),
+            Released(job.id, job.lease_id),
+        ]
+        cycle = await backend.cycle("w", late, ["t"], 10, True)
+        assert cycle.lost == [(job.id, job.lease_id)] * 4 and cycle.jobs == []
+    assert [await handle.refresh() for handle in handles] == before
+    for status in ("cancelled", "completed"):
+        assert len(await queue.get_jobs(status=status)) == 1, "it is in one set only"
 
 
 async def test_mixed_outcomes_in_one_call(queue: JobQueue) -> None:
@@ -117,6 +142,7 @@ async def test_what_a_worker_claims_when_it_wakes_is_not_taken_from_it_at_once(q
 
 
 async def test_the_last_attempt_lost_fails_the_job(queue: JobQueue) -> None:
+    """D-RECLAST: it is neither stuck nor run without bound."""
     backend = await queue.open()
     handle = await queue.add_job("t", max_attempts=1)
     await _claim(queue, "gone", lease=0.0)
@@ -194,6 +220,7 @@ async def test_a_handler_is_told_that_its_lease_is_lost(queue: JobQueue, working
 
 
 async def test_a_long_job_of_a_healthy_worker_runs_once(queue: JobQueue, working: Working) -> None:
+    """D-HEARTBEAT: however long it runs, and whatever its timeout."""
     starts: list[int] = []
 
     def blocks(payload: Any) -> None:

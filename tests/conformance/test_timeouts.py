@@ -11,6 +11,7 @@ import pytest
 from support import Working, until
 
 from dataqueue import ConfigError, InvalidJob, JobContext, JobQueue, SyncJobContext
+from dataqueue.options import MAX_TIMEOUT
 
 SHORT = timedelta(milliseconds=150)
 
@@ -20,6 +21,8 @@ async def kinds(queue: JobQueue, job_id: int) -> list[str]:
 
 
 async def test_a_prolonged_attempt_outlives_its_timeout(queue: JobQueue, working: Working) -> None:
+    """D-PROLONGSYNC: also before its first await."""
+
     async def handler(payload: Any, ctx: JobContext) -> str:
         await ctx.prolong(timedelta(minutes=1))
         await asyncio.sleep(3 * SHORT.total_seconds())
@@ -59,6 +62,37 @@ async def test_a_prolonged_attempt_can_time_out_all_the_same(queue: JobQueue, wo
     await working(queue, {"t": handler})
     for job in (limited, unlimited):
         assert (await job.wait(30)).failure_reason == "timeout"
+
+
+async def test_a_prolonged_attempt_is_not_taken_away(queue: JobQueue, working: Working) -> None:
+    """D-PROLONG: it may run for many leases and timeouts; others look for lost jobs all the while."""
+    starts: list[int] = []
+
+    async def handler(payload: Any, ctx: JobContext) -> str:
+        starts.append(ctx.attempt)
+        await ctx.prolong(timedelta(hours=1))
+        await asyncio.sleep(2.5)
+        return "done"
+
+    job = await queue.add_job("t", timeout=SHORT)
+    for _ in range(2):
+        await working(queue, {"t": handler}, lease=timedelta(seconds=1))
+    assert await job.result(30) == "done"
+    assert starts == [1] and (await job.refresh()).attempts == 1
+
+
+async def test_the_longest_times_do_not_end_at_once(queue: JobQueue, working: Working) -> None:
+    """D-BIGTIMEOUT: longer ones are refused (see test_what_is_no_duration_is_refused and test_adding.py)."""
+
+    async def handler(payload: Any, ctx: JobContext) -> str:
+        await asyncio.sleep(0.1)
+        await ctx.prolong(MAX_TIMEOUT)
+        await asyncio.sleep(0.1)
+        return "done"
+
+    job = await queue.add_job("t", timeout=MAX_TIMEOUT, max_attempts=1)
+    await working(queue, {"t": handler})
+    assert await job.result(30) == "done"
 
 
 async def test_a_thread_prolongs_too(queue: JobQueue, working: Working) -> None:

@@ -192,6 +192,7 @@ async def test_never_more_at_once_than_the_concurrency(queue: JobQueue, working:
 
 
 async def test_start_takes_one_batch_and_locks_no_more_than_it_runs(queue: JobQueue) -> None:
+    """D-QUEUEDRECLAIM: nothing waits under a lock until it is taken away and run twice."""
     locked: list[int] = []
 
     async def look(payload: Any) -> None:
@@ -387,6 +388,7 @@ async def test_timeouts(queue: JobQueue, working: Working) -> None:
 
 
 async def test_a_handler_that_will_not_stop_is_left_behind(queue: JobQueue, working: Working) -> None:
+    """D-ZOMBIESTEP: what it still writes does not reach the next attempt."""
     release = asyncio.Event()
     late: list[BaseException | None] = []
 
