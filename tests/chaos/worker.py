@@ -38,12 +38,13 @@ queue = JobQueue.from_url(order["url"])
 class Doom:
     """Counts how often the process comes by its point, and kills it there."""
 
-    def __init__(self, at: str = "", when: str = "", nth: int = 1, turns: int = 1) -> None:
+    def __init__(self, at: str = "", when: str = "", nth: int = 1, turns: int = 1, by: str = "SIGKILL") -> None:
         self._at, self._when, self._left, self._turns = at, when, nth, turns
+        self._by = signal.Signals[by]
 
     def passes(self, points: set[str], when: str) -> None:
         if self._is_here(points, when):
-            die()
+            self._die()
 
     async def passes_within(self, points: set[str], call: Any) -> Any:
         """Ask the store, and die while it answers: after some turns of the event loop."""
@@ -52,7 +53,7 @@ class Doom:
         asked = asyncio.ensure_future(call)
         for _ in range(self._turns):
             await asyncio.sleep(0)
-        die()
+        self._die()
         return await asked
 
     def _is_here(self, points: set[str], when: str) -> bool:
@@ -61,10 +62,9 @@ class Doom:
             return self._left == 0
         return False
 
-
-def die() -> None:
-    ledger.note("killed", worker=NAME)
-    os.kill(os.getpid(), signal.SIGKILL)
+    def _die(self) -> None:
+        ledger.note("killed", worker=NAME)
+        os.kill(os.getpid(), self._by)
 
 
 doom = Doom(**order.get("kill", {}))
