@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from chaos.ledger import Fleet, compare, draw_seed, fleet
 from support import until
@@ -111,6 +112,27 @@ async def test_a_worker_whose_lease_is_over_claims_nothing_before_it_has_renewed
         job = await handle.wait(timeout=60)
         assert (job.output["worker"], job.attempts) == (silent, 1)
         assert workers.is_up(other)
+
+
+@pytest.mark.chaos  # the server waits for 20 s
+async def test_a_worker_stopped_inside_a_transaction_locks_its_jobs_for_a_while_only(
+    pg_url: str, tmp_path: Path
+) -> None:
+    queue = JobQueue.from_url(pg_url)
+    with psycopg.connect(pg_url) as conn:
+        if conn.info.server_version < 170000:
+            pytest.skip("needs the transaction_timeout of PostgreSQL 17")
+    with fleet(pg_url, tmp_path, LEASE) as workers:
+        handle = await queue.add_job("quick", 0, max_attempts=5)
+        frozen = workers.start(kill={"at": "commit", "when": "before", "by": "SIGSTOP"})
+        await until(lambda: workers.ledger.lines("killed"), "the stop")
+        second = workers.start()
+        job = await handle.wait(timeout=60)
+        assert (job.output["worker"], job.attempts) == (second, 2)
+        workers.send(frozen, signal.SIGCONT)
+        await until(lambda: workers.ledger.lines("refused", worker=frozen), "its late outcome")
+        assert await handle.refresh() == job
+    await queue.close()
 
 
 async def campaign(queue: JobQueue, workers: Fleet, rounds: int, chance: random.Random) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import psycopg
 from chaos.ledger import Ledger
 
 from dataqueue import JobContext, JobQueue, LeaseLost, StoreUnavailable, SyncJobContext
@@ -85,6 +86,13 @@ def watch(backend: Backend) -> None:
     for method, point in CALLS.items():
         setattr(backend, method, _watched(getattr(backend, method), point))
     backend.cycle = _watched_cycle(backend.cycle)  # type: ignore[method-assign]
+    leave = psycopg.AsyncPipeline.__aexit__
+
+    async def watched_leave(pipeline: Any, *error: Any) -> None:
+        doom.passes({"commit"} if "complete" in recording else set(), "before")
+        await leave(pipeline, *error)
+
+    psycopg.AsyncPipeline.__aexit__ = watched_leave  # type: ignore[method-assign]
     make_heart = backend.heart
     backend.heart = lambda: WatchedHeart(make_heart())  # type: ignore[method-assign]
 
@@ -104,11 +112,17 @@ def _watched(call: Callable[..., Any], point: str) -> Callable[..., Any]:
     return watched
 
 
+recording: set[str] = set()
+"""The points that the cycle is at which is under way."""
+
+
 def _watched_cycle(call: Callable[..., Any]) -> Callable[..., Any]:
     async def watched(worker_id: str, outcomes: list[Outcome], types: list[str], limit: int, promote: bool) -> Cycle:
         points = {POINTS[type(outcome)] for outcome in outcomes if type(outcome) in POINTS}
         doom.passes(points | ({"claim"} if limit else set()), "before")
         began = time.clock_gettime(time.CLOCK_MONOTONIC)
+        recording.clear()
+        recording.update(points)
         asked = call(worker_id, outcomes, types, limit, promote)
         cycle: Cycle = await doom.passes_within(points | ({"claim"} if limit else set()), asked)
         for outcome in outcomes:

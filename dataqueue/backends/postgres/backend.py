@@ -97,6 +97,10 @@ _RECORD_SETTINGS: LiteralString = (
     " set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
     " set_config('enable_mergejoin', 'off', true)"
 )
+# A worker that is frozen between the statements of a pipeline keeps its row locks, and nobody can take its jobs back:
+# the server ends such a session. (Its other timeouts do not count the wait for a pipeline's next message.)
+_TIME_LIMIT: LiteralString = ", set_config('transaction_timeout', '20s', true)"
+_TIME_LIMIT_SINCE = 170000
 
 
 class PostgresBackend:
@@ -482,15 +486,16 @@ class PostgresBackend:
         recording: list[psycopg.AsyncCursor[tuple[Any, ...]]] = []
         promoting = claiming = None
         async with self.connection() as conn:
+            time_limit = _TIME_LIMIT if conn.info.server_version >= _TIME_LIMIT_SINCE else ""
             async with conn.pipeline() as pipeline:
                 if outcomes:
-                    await conn.execute(_RECORD_SETTINGS)
+                    await conn.execute(_RECORD_SETTINGS + time_limit)
                 for sql, parameters in _recording_steps(statements, worker_id, outcomes):
                     recording.append(await conn.cursor(row_factory=tuple_row).execute(sql, parameters))
                 if limit:
                     if recording:
                         await pipeline.sync()  # the outcomes are committed whatever becomes of the claim
-                    await conn.execute(_CLAIM_SETTINGS)
+                    await conn.execute(_CLAIM_SETTINGS + time_limit)
                     if promote:
                         promoting = await conn.cursor(row_factory=tuple_row).execute(statements("promote_due"), {})
                     claiming = await conn.cursor(row_factory=tuple_row).execute(
