@@ -140,7 +140,7 @@ async def campaign(queue: JobQueue, workers: Fleet, rounds: int, chance: random.
     added: list[JobHandle[Any]] = []
     over = asyncio.Event()
     names = [workers.start() for _ in range(3)]
-    stopped: set[str] = set()
+    stops: list[str] = []
 
     async def feed() -> None:
         while not over.is_set():
@@ -173,7 +173,7 @@ async def campaign(queue: JobQueue, workers: Fleet, rounds: int, chance: random.
             enough = begun + chance.randint(5, 40)
             await until(lambda: len(workers.ledger.lines("start", worker=name)) >= enough, "load")  # noqa: B023
             workers.send(name, signal.SIGSTOP)
-            stopped.add(name)
+            stops.append(name)
             if chance.random() < 0.75:
                 await until(lambda: rescued(name), "the rescue")  # noqa: B023
             workers.send(name, signal.SIGCONT)
@@ -184,7 +184,7 @@ async def campaign(queue: JobQueue, workers: Fleet, rounds: int, chance: random.
         workers.send(name, signal.SIGTERM)
     for name in names:
         await until(lambda name=name: workers.has_ended(name), f"the end of {name}")
-    await compare(queue, added, workers.ledger, stopped)
+    await compare(queue, added, workers.ledger, stops)
     refused = len(workers.ledger.lines("refused"))
     print(
         f"{rounds} stops, {len(added)} jobs, {len(workers.ledger.lines('start'))} starts, {refused} late writes refused"

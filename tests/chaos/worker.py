@@ -86,13 +86,8 @@ def watch(backend: Backend) -> None:
     for method, point in CALLS.items():
         setattr(backend, method, _watched(getattr(backend, method), point))
     backend.cycle = _watched_cycle(backend.cycle)  # type: ignore[method-assign]
-    leave = psycopg.AsyncPipeline.__aexit__
-
-    async def watched_leave(pipeline: Any, *error: Any) -> None:
-        doom.passes({"commit"} if "complete" in recording else set(), "before")
-        await leave(pipeline, *error)
-
-    psycopg.AsyncPipeline.__aexit__ = watched_leave  # type: ignore[method-assign]
+    for method in ("sync", "__aexit__"):  # by which a pipeline commits
+        setattr(psycopg.AsyncPipeline, method, _watched_commit(getattr(psycopg.AsyncPipeline, method)))
     make_heart = backend.heart
     backend.heart = lambda: WatchedHeart(make_heart())  # type: ignore[method-assign]
 
@@ -108,6 +103,14 @@ def _watched(call: Callable[..., Any], point: str) -> Callable[..., Any]:
         if point != "reclaim" or answer:
             doom.passes({point}, "after")
         return answer
+
+    return watched
+
+
+def _watched_commit(commit: Callable[..., Any]) -> Callable[..., Any]:
+    async def watched(*arguments: Any) -> Any:
+        doom.passes({"commit"} if "complete" in recording else set(), "before")
+        return await commit(*arguments)
 
     return watched
 
