@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dataqueue.explain import Explanation, Reason
     from dataqueue.failures import FailureGroup, FailureSummary
     from dataqueue.jobs import AddedJobs, ErrorEntry, Job, JobEvent, JobHandle, JobPage, JobStatus
-    from dataqueue.options import JobDefaults, JobOptions, NewJob
+    from dataqueue.options import DefinitionOptions, JobDefaults, JobOptions, NewJob
     from dataqueue.queue import JobQueue
     from dataqueue.status import QueueStatus
     from dataqueue.sync import SyncJobHandle, SyncJobQueue
@@ -69,7 +69,7 @@ _WHERE = {
     "explain": ("Explanation", "Reason"),
     "failures": ("FailureGroup", "FailureSummary"),
     "jobs": ("AddedJobs", "ErrorEntry", "Job", "JobEvent", "JobHandle", "JobPage", "JobStatus"),
-    "options": ("JobDefaults", "JobOptions", "NewJob"),
+    "options": ("DefinitionOptions", "JobDefaults", "JobOptions", "NewJob"),
     "queue": ("JobQueue",),
     "status": ("QueueStatus",),
     "sync": ("SyncJobHandle", "SyncJobQueue"),
@@ -85,6 +85,7 @@ __all__ = [
     "AddedJobs",
     "ConfigError",
     "DataQueueError",
+    "DefinitionOptions",
     "DrainResult",
     "ErrorEntry",
     "Explanation",

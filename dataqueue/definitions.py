@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast
 
 from dataqueue.errors import ConfigError, InvalidJob
 from dataqueue.jobs import AddedJobs, JobHandle
-from dataqueue.options import JobDefaults, JobOptions, NewJob, check_defaults, check_job_type
+from dataqueue.limits import TypeLimits
+from dataqueue.options import DefinitionOptions, JobOptions, NewJob, check_definition, check_job_type
 from dataqueue.payloads import Codec
 
 if TYPE_CHECKING:
@@ -107,13 +108,13 @@ class JobDefinition(Generic[P, R]):
     Calling it calls the function, as if it were not decorated. ``add`` puts a job into the queue.
     """
 
-    def __init__(self, queue: JobQueue, name: str, function: AnyHandler, defaults: JobDefaults) -> None:
+    def __init__(self, queue: JobQueue, name: str, function: AnyHandler, options: DefinitionOptions) -> None:
         check_job_type(name)
-        check_defaults(defaults)
+        self.defaults = check_definition(options)
+        self.limits = TypeLimits.of(options)
         self.queue = queue
         self.name = name
         self.handler = Handler(function, repr(name))
-        self.defaults = defaults
         self.__wrapped__ = function
         self.__doc__ = function.__doc__
 

@@ -30,6 +30,7 @@ from dataqueue.backends.base import (
 from dataqueue.definitions import Handler
 from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
 from dataqueue.events import Hook
+from dataqueue.limits import TypeLimits
 from dataqueue.tasks import end_tasks
 from dataqueue.version import __version__
 from dataqueue.worker.attempt import Attempt, no_handler
@@ -67,6 +68,7 @@ class Processor:
         settings = check_options(handlers, options)
         self.handlers = settings.handlers
         self.concurrency = settings.concurrency
+        self.group_concurrency = settings.group_concurrency
         self.batch_size = settings.batch_size
         self.poll_interval = settings.poll_interval
         self.lease = settings.lease
@@ -87,6 +89,9 @@ class Processor:
         self._stopping = False
         self._accepting = True
         self._suspect = False
+        self._limited = False
+        """Whether limits or groups decide about our types: then nothing is claimed ahead of a free slot."""
+        self._again, self._parked = False, 0
         self._main: asyncio.Task[int] | None = None
         self._executor: ThreadPoolExecutor | None = None
 
@@ -223,11 +228,22 @@ class Processor:
                 concurrency=self.concurrency,
                 version=__version__,
                 lease_seconds=self.lease * EXPIRY_SHARE,
+                group_concurrency=self.group_concurrency,
             )
             if await self.queue.backend.register_worker(worker):
+                await self.queue.backend.declare_limits(self._declared_limits())
                 return worker
             taken, self.worker_id = self.worker_id, f"{self.worker_id[:240]}~{uuid.uuid4().hex[:6]}"
             logger.warning("The worker id %r is in use; this worker is %r.", taken, self.worker_id)
+
+    def _declared_limits(self) -> dict[str, TypeLimits]:
+        """Those of the definitions that this worker runs; a plain mapping of handlers says nothing about limits."""
+        definitions = self.queue.definitions
+        return {
+            name: definitions[name].limits
+            for name, handler in self.handlers.items()
+            if name in definitions and definitions[name].handler is handler
+        }
 
     # -- the loop -------------------------------------------------------------------------------------
 
@@ -268,7 +284,7 @@ class Processor:
         """How many jobs could be taken on."""
         room = self.concurrency - len(self._inflight) - len(self._buffer)
         if limit is None:
-            room += self._prefetch.size()
+            room += 0 if self._limited else self._prefetch.size()
         else:
             room = min(room, limit - taken)
         return max(0, room)
@@ -293,8 +309,12 @@ class Processor:
             await self._outbox.record_one_by_one(self.worker_id, error)
             return 0
         self._outbox.recorded(cycle)
+        self._limited = cycle.limited if want else self._limited
+        self._again, self._parked = cycle.again, cycle.parked
         if promote:
             self._idle.promoted(cycle.next_due_ms)
+        if cycle.opens_in_ms is not None:
+            self._idle.due_within(cycle.opens_in_ms)
         for outcome in outcomes:
             if isinstance(outcome, Failed) and outcome.retry_ms is not None:
                 self._idle.due_within(outcome.retry_ms)
@@ -319,6 +339,9 @@ class Processor:
             if self._idle.is_saturated and self._listening_until:
                 self._listening_until = 0.0
                 await self._quietly(self.queue.backend.listen_no_more("work", self.worker_id))
+            return
+        if self._again:
+            self._idle.passed_over(found=got > 0 or self._parked > 0)
             return
         if limit is not None:
             self._idle.drained()

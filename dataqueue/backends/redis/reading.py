@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dataqueue.backends.base import FailedJob, JobFilter, Timing
@@ -18,6 +19,7 @@ from dataqueue.backends.redis.records import (
     timing_from,
 )
 from dataqueue.jobs import Job
+from dataqueue.limits import LimitState, Rate
 
 if TYPE_CHECKING:
     from dataqueue.backends.redis.backend import RedisBackend
@@ -72,6 +74,7 @@ def _fits(job: Job, where: JobFilter) -> bool:
         and (where.run_before is None or job.run_at < where.run_before)
         and (where.created_after is None or job.created_at >= where.created_after)
         and (where.created_before is None or job.created_at < where.created_before)
+        and (where.group is None or job.group == where.group)
         and (where.error_contains is None or _has_error(job, where.error_contains))
         and (where.tags is None or _fits_tags(set(job.tags), set(where.tags), where.tag_mode))
     )
@@ -182,6 +185,43 @@ async def situation(backend: RedisBackend, job: Job) -> tuple[datetime | None, i
     place = pack_int(inverted(job.priority), 4) + pack_int(milliseconds_of(ready_at), 6) + pack_id(job.id)
     ahead = await backend.client.zlexcount(backend.key("rd"), b"[" + number, b"(" + number + place)
     return ready_at, ahead
+
+
+async def list_limits(backend: RedisBackend) -> list[LimitState]:
+    """What ``cf`` says of each type, with what it uses."""
+    stored: dict[bytes, bytes] = await backend.client.hgetall(backend.key("cf"))
+    types = await backend.types()
+    now = await backend.now_ms()
+    limits: list[LimitState] = []
+    for name in sorted({field[1:].decode() for field in stored if field[:1] != b"s"}):
+        paused, most, rate, log = (stored.get(kind + name.encode()) for kind in (b"p", b"m", b"r", b"s"))
+        paused_at, _, by = (paused or b"").partition(b" ")
+        running = started = opens_at = parsed = None
+        if most is not None:
+            prefix = types[name] + bytes([STATUS_CODES["processing"]]) if name in types else b""
+            low, high = b"[" + prefix, b"[" + prefix + _LAST_ID
+            running = await backend.client.zlexcount(backend.key("ix"), low, high) if prefix else 0
+        if rate is not None:
+            count, ms = map(int, rate.split())
+            parsed = Rate(count, timedelta(milliseconds=ms))
+            entries = [(log or b"")[at : at + 10] for at in range(0, len(log or b""), 10)]
+            starts = [(unpack_int(entry[:6]), unpack_int(entry[6:])) for entry in entries]
+            counted = [(at, number) for at, number in starts if at > now - ms]
+            started = sum(number for _, number in counted)
+            opens_at = moment(counted[0][0] + ms) if counted else None
+        limits.append(
+            LimitState(
+                job_type=name or None,
+                paused_at=moment(int(paused_at)) if paused else None,
+                paused_by=json.loads(by) if paused else None,
+                max_concurrency=None if most is None else int(most),
+                running=running,
+                rate=parsed,
+                started=started,
+                opens_at=opens_at,
+            )
+        )
+    return limits
 
 
 async def newest(backend: RedisBackend, job_type: str | None, statuses: Sequence[str], limit: int) -> list[bytes]:
