@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dataqueue.explain import Explanation, Reason
     from dataqueue.failures import FailureGroup, FailureSummary
     from dataqueue.jobs import AddedJobs, ErrorEntry, Job, JobEvent, JobHandle, JobPage, JobStatus
+    from dataqueue.limits import LimitState, Rate
     from dataqueue.options import DefinitionOptions, JobDefaults, JobOptions, NewJob
     from dataqueue.queue import JobQueue
     from dataqueue.status import QueueStatus
@@ -69,6 +70,7 @@ _WHERE = {
     "explain": ("Explanation", "Reason"),
     "failures": ("FailureGroup", "FailureSummary"),
     "jobs": ("AddedJobs", "ErrorEntry", "Job", "JobEvent", "JobHandle", "JobPage", "JobStatus"),
+    "limits": ("LimitState", "Rate"),
     "options": ("DefinitionOptions", "JobDefaults", "JobOptions", "NewJob"),
     "queue": ("JobQueue",),
     "status": ("QueueStatus",),
@@ -108,10 +110,12 @@ __all__ = [
     "JobQueue",
     "JobStatus",
     "LeaseLost",
+    "LimitState",
     "NewJob",
     "Processor",
     "ProcessorOptions",
     "QueueStatus",
+    "Rate",
     "ReadOnlyQueue",
     "Reason",
     "ResultTimeout",

@@ -41,6 +41,7 @@ from dataqueue.jobs import (
     JobStatus,
     TagMode,
 )
+from dataqueue.limits import LimitState
 from dataqueue.options import (
     INT4_MAX,
     INT4_MIN,
@@ -468,6 +469,7 @@ class JobQueue:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         error_contains: str | None = None,
+        group: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
         offset: int = 0,
@@ -486,6 +488,7 @@ class JobQueue:
             created_after: added at or after this moment.
             created_before: added before it.
             error_contains: part of the message of any of its errors, whatever its case.
+            group: exactly this one.
             limit: jobs a page, at most 1,000.
             values: False leaves payloads and outputs out (they are None then), which may be large.
             cursor: the ``next_cursor`` of the page before; fast however deep.
@@ -507,6 +510,7 @@ class JobQueue:
             created_after=created_after and check_aware(created_after, "created_after"),
             created_before=created_before and check_aware(created_before, "created_before"),
             error_contains=None if error_contains is None else check_name(error_contains, "error_contains"),
+            group=None if group is None else check_name(group, "group"),
         )
         backend = await self.open()
         before = None if cursor is None else check_integer(cursor, "cursor", 1, 2**63 - 1)
@@ -674,6 +678,31 @@ class JobQueue:
         if result == "changed":
             self.hooks.emit(Hook("job:retried", job_id))
         return result == "changed"
+
+    async def pause(self, job_type: str | None = None, *, by: str | None = None) -> bool:
+        """Let no job of this type be claimed from now on, by any worker; without a type, no job at all.
+
+        Jobs that run go on, and jobs can be added. It lasts until :meth:`resume`, whatever is restarted.
+
+        Args:
+            by: who wants it; ``explain_job`` and ``list_limits`` say so.
+
+        Returns:
+            Whether anything changed: False if it was paused already.
+        """
+        name = None if job_type is None else check_job_type(job_type)
+        return await (await self.open()).pause(name, _check_by(by))
+
+    async def resume(self, job_type: str | None = None) -> bool:
+        """End a :meth:`pause` of this type; without one, the pause of the whole queue (types that were paused by
+        themselves stay so). Returns whether anything changed."""
+        name = None if job_type is None else check_job_type(job_type)
+        return await (await self.open()).resume(name)
+
+    async def list_limits(self) -> list[LimitState]:
+        """The types that are limited or paused, with what they use of their limits; first the whole queue, if it is
+        paused."""
+        return await (await self.open()).list_limits()
 
     # -- working ------------------------------------------------------------------------------------
 

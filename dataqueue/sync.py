@@ -27,6 +27,7 @@ from dataqueue.definitions import AnyHandler, JobDefinition
 from dataqueue.errors import WrongLoop
 from dataqueue.events import HookName, Listener
 from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStatus, TagMode
+from dataqueue.limits import LimitState
 from dataqueue.options import DefinitionOptions, JobOptions, NewJob
 from dataqueue.queue import JobQueue
 from dataqueue.tls import TLS
@@ -209,6 +210,7 @@ class SyncJobQueue:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         error_contains: str | None = None,
+        group: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
         offset: int = 0,
@@ -227,6 +229,7 @@ class SyncJobQueue:
                 created_after=created_after,
                 created_before=created_before,
                 error_contains=error_contains,
+                group=group,
                 limit=limit,
                 cursor=cursor,
                 offset=offset,
@@ -291,6 +294,18 @@ class SyncJobQueue:
         return self.run(lambda: self.queue.wait_for_job(job_id, timeout=timeout))
 
     # -- changing -----------------------------------------------------------------------------------
+
+    def pause(self, job_type: str | None = None, *, by: str | None = None) -> bool:
+        """See :meth:`dataqueue.JobQueue.pause`."""
+        return self.run(lambda: self.queue.pause(job_type, by=by))
+
+    def resume(self, job_type: str | None = None) -> bool:
+        """See :meth:`dataqueue.JobQueue.resume`."""
+        return self.run(lambda: self.queue.resume(job_type))
+
+    def list_limits(self) -> list[LimitState]:
+        """See :meth:`dataqueue.JobQueue.list_limits`."""
+        return self.run(self.queue.list_limits)
 
     def cancel_job(self, job_id: int, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.cancel_job`."""

@@ -72,6 +72,13 @@ class Situation:
 AHEAD_LIMIT = 10_000
 
 
+def may_go(by_group: Mapping[str | None, tuple[int, int]], limit: int) -> int:
+    """How many of these jobs find a place in their groups. ``by_group``: how many stand in line, and how many run."""
+    return sum(
+        count if group is None else max(0, min(count, limit - running)) for group, (count, running) in by_group.items()
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedJob:
     """A job that has failed, with what tells the causes apart."""

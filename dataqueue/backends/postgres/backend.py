@@ -16,12 +16,8 @@ from psycopg_pool import AsyncConnectionPool
 from dataqueue.backends.base import (
     AHEAD_LIMIT,
     Added,
-    Cancelled,
     ChangeResult,
-    Claimed,
-    Completed,
     Cycle,
-    Failed,
     FailedJob,
     Finding,
     Heart,
@@ -29,7 +25,6 @@ from dataqueue.backends.base import (
     JobFilter,
     Outcome,
     Reclaimed,
-    Released,
     Signal,
     Situation,
     Stats,
@@ -37,6 +32,7 @@ from dataqueue.backends.base import (
     Topic,
     WorkerInfo,
     WorkerRecord,
+    may_go,
 )
 from dataqueue.backends.postgres import adding, doctor, migrate
 from dataqueue.backends.postgres.connect import (
@@ -438,7 +434,11 @@ class PostgresBackend:
                 break
         if job is None or not rows:
             return None
-        now, _, ready_at, locked, ahead = rows[0]
+        now, _, ready_at, locked, ahead, parked, group_limit, group_running = rows[0]
+        by_group: dict[str | None, tuple[int, int]] = {}
+        if group_limit is not None and ahead:
+            found = await self._read(self.statements("list_ahead"), {"id": job_id, "most": AHEAD_LIMIT})
+            by_group = {group: (count, running) for group, count, running in found}
         return Situation(
             job=job,
             now=now.astimezone(UTC),
@@ -446,6 +446,12 @@ class PostgresBackend:
             row_locked=locked,
             ahead=min(ahead, AHEAD_LIMIT),
             workers=await self.list_workers(),
+            limits=tuple(item for item in await self.list_limits() if item.job_type in (None, job.job_type)),
+            group_limit=group_limit,
+            group_running=group_running or 0,
+            parked=parked,
+            ahead_in_group=by_group.get(job.group, (0, 0))[0] if job.group else 0,
+            may_go_ahead=may_go(by_group, group_limit) if by_group else min(ahead, AHEAD_LIMIT),
         )
 
     async def list_failures(self, job_type: str | None, seconds: float, limit: int) -> list[FailedJob]:

@@ -236,15 +236,17 @@ class RedisBackend:
         job = await self.get_job(job_id)
         if job is None:
             return None
+        workers = await self.list_workers()
         with store_errors(self.location()):
-            ready_at, ahead = await reading.situation(self, job)
+            found = await reading.situation(self, job, workers)
+        found["ahead"] = min(found["ahead"], AHEAD_LIMIT)
         return Situation(
             job=job,
             now=await self.now(),
-            ready_at=ready_at,
             row_locked=False,  # a script is never half-way for anybody else
-            ahead=min(ahead, AHEAD_LIMIT),
-            workers=await self.list_workers(),
+            workers=workers,
+            limits=tuple(item for item in await self.list_limits() if item.job_type in (None, job.job_type)),
+            **found,
         )
 
     async def list_failures(self, job_type: str | None, seconds: float, limit: int) -> list[FailedJob]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dataqueue.backends.base import FailedJob, JobFilter, Timing
+from dataqueue.backends.base import AHEAD_LIMIT, FailedJob, JobFilter, Timing, WorkerRecord, may_go
 from dataqueue.backends.redis.layout import STATUS_CODES, Head, pack_id, pack_int, unpack_int
 from dataqueue.backends.redis.records import (
     failure_from,
     id_of,
-    inverted,
-    milliseconds_of,
     moment,
     timing_from,
 )
@@ -174,17 +173,43 @@ class _Range:
         return self.members[self._next]
 
 
-async def situation(backend: RedisBackend, job: Job) -> tuple[datetime | None, int]:
-    """When a job may be claimed, and how many due jobs of its type come first."""
-    ready_at = None
-    if job.attempts < job.max_attempts:
-        ready_at = job.run_at if job.status == "pending" else job.next_attempt_at if job.status == "failed" else None
-    if ready_at is None:
-        return None, 0
-    number = (await backend.types())[job.job_type]
-    place = pack_int(inverted(job.priority), 4) + pack_int(milliseconds_of(ready_at), 6) + pack_id(job.id)
-    ahead = await backend.client.zlexcount(backend.key("rd"), b"[" + number, b"(" + number + place)
-    return ready_at, ahead
+async def situation(backend: RedisBackend, job: Job, workers: list[WorkerRecord]) -> dict[str, Any]:
+    """What :class:`Situation` says of when a job may be claimed, what comes first, and what its group uses."""
+    data: bytes | None = await backend.client.hget(backend.key("h"), pack_id(job.id))
+    asked = [worker.group_concurrency for worker in workers if worker.alive and worker.group_concurrency]
+    limit = min(asked, default=None)
+    found: dict[str, Any] = {"ready_at": None, "ahead": 0, "group_limit": limit}
+    if data is None:
+        return found
+    head = Head(data)
+    if limit is not None and job.group is not None:
+        found["group_running"] = await _running_in(backend, job.group)
+    due = head["next_at"] or (head["run_at"] if job.status == "pending" else 0)
+    if job.attempts >= job.max_attempts or job.status not in ("pending", "failed") or not due:
+        return found
+    number = pack_int(head["type"], 2)
+    place = pack_int(head["prio"], 4) + pack_int(due, 6) + pack_id(job.id)
+    low, high = b"[" + number, b"(" + number + place
+    found["ready_at"] = moment(due)
+    found["ahead"] = found["may_go_ahead"] = await backend.client.zlexcount(backend.key("rd"), low, high)
+    if job.group is not None:
+        parked = await backend.client.zscore(backend.key("pk"), job.group.encode() + b"\0" + number + place)
+        found["parked"] = parked is not None
+    if limit is not None and found["ahead"]:
+        members = await backend.client.zrangebylex(backend.key("rd"), low, high, 0, AHEAD_LIMIT)
+        heads: list[bytes | None] = await backend.client.hmget(backend.key("h"), [member[-6:] for member in members])
+        groups = Counter(Head(other).group for other in heads if other is not None)
+        by_group = {
+            group: (count, 0 if group is None else await _running_in(backend, group)) for group, count in groups.items()
+        }
+        found["may_go_ahead"] = may_go(by_group, limit)
+        found["ahead_in_group"] = groups[job.group] if job.group is not None else 0
+    return found
+
+
+async def _running_in(backend: RedisBackend, group: str) -> int:
+    name = group.encode()
+    return await backend.client.zlexcount(backend.key("gr"), b"[" + name + b"\0", b"(" + name + b"\1")
 
 
 async def list_limits(backend: RedisBackend) -> list[LimitState]:
