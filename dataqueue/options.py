@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 from dataqueue.errors import InvalidJob
 from dataqueue.jsonvalue import check_text
@@ -40,6 +40,15 @@ class JobDefaults(TypedDict, total=False):
     """True: exponential with jitter. False: the same wait each time. None: see ``dataqueue.retry``."""
     retry_delay_max: timedelta | None
     """Cap of the exponential wait, in whole seconds."""
+
+
+class DefinitionOptions(JobDefaults, total=False):
+    """What ``@queue.job`` takes: defaults of its jobs, and how a worker runs them."""
+
+    isolation: Literal["process"] | None
+    """``"process"``: the handler runs in a child process of the worker, which can be killed."""
+    memory_limit: int | None
+    """Bytes of address space of that process; from 64 MiB, no limit by default."""
 
 
 class JobOptions(JobDefaults, total=False):
@@ -80,6 +89,7 @@ class JobSpec:
 
 _NAMES = frozenset(JobOptions.__annotations__) | frozenset(JobDefaults.__annotations__)
 _DEFAULT_NAMES = frozenset(JobDefaults.__annotations__)
+_DEFINITION_NAMES = _DEFAULT_NAMES | frozenset(DefinitionOptions.__annotations__)
 _NO_RETRY_SETTINGS = RetryPolicy()
 
 
@@ -113,10 +123,15 @@ def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpe
     )
 
 
-def check_defaults(options: Mapping[str, Any]) -> None:
-    """Check the options of a job definition as strictly as those of a job."""
-    check_names(options, _DEFAULT_NAMES)
-    make_spec("check", "null", options)
+def check_definition(options: DefinitionOptions) -> JobDefaults:
+    """Check the names of a definition's options, and its jobs' defaults as strictly as a job's options.
+
+    Returns the defaults; what is not an option of a job is checked by whoever uses it.
+    """
+    check_names(options, _DEFINITION_NAMES)
+    defaults = cast("JobDefaults", {name: value for name, value in options.items() if name in _DEFAULT_NAMES})
+    make_spec("check", "null", defaults)
+    return defaults
 
 
 def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -44,7 +44,7 @@ from dataqueue.jobs import (
 from dataqueue.options import (
     INT4_MAX,
     INT4_MIN,
-    JobDefaults,
+    DefinitionOptions,
     JobOptions,
     JobSpec,
     NewJob,
@@ -287,31 +287,32 @@ class JobQueue:
     @overload
     def job(self, function: Callable[[P], R], /) -> JobDefinition[P, R]: ...
     @overload
-    def job(self, name: str | None = None, /, **defaults: Unpack[JobDefaults]) -> _JobDecorator: ...
-    def job(self, function: AnyHandler | str | None = None, /, **defaults: Unpack[JobDefaults]) -> Any:
+    def job(self, name: str | None = None, /, **options: Unpack[DefinitionOptions]) -> _JobDecorator: ...
+    def job(self, function: AnyHandler | str | None = None, /, **options: Unpack[DefinitionOptions]) -> Any:
         """Define a job type: ``@queue.job`` or ``@queue.job("name", max_attempts=5)``.
 
         The function takes ``(payload)`` or ``(payload, ctx)``; ``async def`` runs on the worker's loop,
-        ``def`` in a thread. The payload's annotation (pydantic model, dataclass, TypedDict, any JSON
-        type) is validated when a job is added and again before the function runs; the return
-        annotation likewise types the result. The type's name is the function's by default.
+        ``def`` in a thread, and either in a child process with ``isolation="process"``. The payload's
+        annotation (pydantic model, dataclass, TypedDict, any JSON type) is validated when a job is added
+        and again before the function runs; the return annotation likewise types the result. The type's
+        name is the function's by default.
 
         Raises:
-            ConfigError: the name is taken, or the function does not fit.
-            InvalidJob: a default option is unknown or out of its range.
+            ConfigError: the name is taken, or the function does not fit (a process cannot import it).
+            InvalidJob: an option is unknown or out of its range.
         """
         if callable(function):
-            return self.define(function, None, defaults)
-        return _JobDecorator(self, function, defaults)
+            return self.define(function, None, options)
+        return _JobDecorator(self, function, options)
 
-    def define(self, function: AnyHandler, name: str | None, defaults: JobDefaults) -> JobDefinition[Any, Any]:
+    def define(self, function: AnyHandler, name: str | None, options: DefinitionOptions) -> JobDefinition[Any, Any]:
         """What the decorator does; its typed forms are in :meth:`job`."""
         name = name or str(getattr(function, "__name__", ""))
         if name in ("", "<lambda>"):
             raise ConfigError('This handler has no name of its own. Give the job type one: @queue.job("name").')
         if name in self.definitions:
             raise ConfigError(f"The job type {name!r} is defined twice. Give one of them another name.")
-        definition: JobDefinition[Any, Any] = JobDefinition(self, name, function, defaults)
+        definition: JobDefinition[Any, Any] = JobDefinition(self, name, function, options)
         self.definitions[name] = definition
         return definition
 
@@ -721,10 +722,10 @@ class JobQueue:
 class _JobDecorator:
     """``@queue.job(...)`` with arguments."""
 
-    def __init__(self, queue: JobQueue, name: str | None, defaults: JobDefaults) -> None:
+    def __init__(self, queue: JobQueue, name: str | None, options: DefinitionOptions) -> None:
         self._queue = queue
         self._name = name
-        self._defaults = defaults
+        self._options = options
 
     @overload
     def __call__(self, function: Callable[[P, JobContext], Awaitable[R]], /) -> JobDefinition[P, R]: ...
@@ -735,7 +736,7 @@ class _JobDecorator:
     @overload
     def __call__(self, function: Callable[[P], R], /) -> JobDefinition[P, R]: ...
     def __call__(self, function: AnyHandler, /) -> JobDefinition[Any, Any]:
-        return self._queue.define(function, self._name, self._defaults)
+        return self._queue.define(function, self._name, self._options)
 
 
 def _may_exist(job_id: object) -> bool:
