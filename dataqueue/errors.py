@@ -61,7 +61,7 @@ class RemoteError(DataQueueError):
         self.error_type = error_type
         self.frame = frame
         self.traceback = traceback
-        self.add_note(f"In the child process:\n{traceback.rstrip()}")
+        self.add_note(f"In the other process:\n{traceback.rstrip()}")
 
 
 class ProcessDied(DataQueueError):

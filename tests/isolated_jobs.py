@@ -157,7 +157,7 @@ def typed(payload: Order, ctx: SyncJobContext) -> Order:
 
 
 @queue.job(isolation="process", max_attempts=1)
-def talks(payload: str, ctx: SyncJobContext) -> str:
+def talks(payload: str, ctx: SyncJobContext) -> Any:
     logger.debug("too quiet")
     logger.warning("hello %s", payload)
     try:

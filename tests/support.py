@@ -37,8 +37,7 @@ async def take_away(queue: JobQueue, job_id: int) -> None:
     assert job.locked_by is not None
     worker = WorkerInfo(job.locked_by, "host", 1, (), 10, "0", 0.0)
     heart = backend.heart()
-    while True:
+    while (now := await queue.require_job(job_id)).locked_by is not None and now.attempts == job.attempts:
         await asyncio.to_thread(heart.beat, worker, [])
-        if await backend.reclaim_expired(10):
-            break
+        await backend.reclaim_expired(10)  # or the worker's own look for lost jobs is first
     heart.close()

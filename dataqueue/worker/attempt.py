@@ -337,6 +337,8 @@ def no_handler(job: Claimed, handled: list[str]) -> Failed:
 
 def contains_lease_lost(error: BaseException) -> bool:
     """A TaskGroup wraps what its tasks raise."""
+    if isinstance(error, LeaseLost):
+        return True
     if isinstance(error, BaseExceptionGroup):
         inner = cast("BaseExceptionGroup[BaseException]", error)
         return inner.subgroup(LeaseLost) is not None
