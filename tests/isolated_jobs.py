@@ -17,9 +17,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from dataqueue import JobContext, JobQueue, LeaseLost, SyncJobContext
+from dataqueue import JobContext, JobQueue, LeaseLost, SyncJobContext, SyncJobQueue
 
 queue = JobQueue.from_url()
+sync_queue = SyncJobQueue.from_url()
 logger = logging.getLogger("isolated")
 
 
@@ -142,6 +143,11 @@ def leaves(payload: Any) -> None:
 @queue.job(isolation="process", memory_limit=512 * 2**20, max_attempts=1)
 def hungry(payload: int) -> int:
     return len(bytearray(payload))
+
+
+@sync_queue.job(isolation="process")
+def of_a_sync_queue(payload: int) -> int:
+    return payload + 1
 
 
 @dataclass

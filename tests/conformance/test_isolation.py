@@ -21,7 +21,7 @@ from dataqueue import ConfigError, Hook, InvalidJob, JobQueue, ProcessDied, Proc
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
 
-HANDLERS = isolated_jobs.queue.definitions
+HANDLERS = {**isolated_jobs.queue.definitions, **isolated_jobs.sync_queue.queue.definitions}
 SHORT = timedelta(milliseconds=300)
 Start: TypeAlias = Callable[..., Any]
 
@@ -110,7 +110,7 @@ async def test_what_listens_is_not_killed(queue: JobQueue, start: Start, file: P
 
 async def test_a_lost_lease_kills_at_once(queue: JobQueue, start: Start, file: Path) -> None:
     await start(lease=timedelta(seconds=1.5), grace=timedelta(minutes=5))
-    handle = await queue.add_job("first_goes_on", str(file))
+    handle = await queue.add_job("first_goes_on", str(file), max_attempts=20)  # it may be taken away again
     pid = await begun(file)
     await take_away(queue, handle.id)
     assert await handle.result(timeout=30) == "second"
@@ -253,6 +253,11 @@ async def test_an_exception_arrives_as_from_other_handlers(
     assert f"{error_type}: " in caplog.text and ", in raises" in caplog.text
     await until(lambda: errors, "the hook")
     assert isinstance(errors[0], RemoteError) and errors[0].error_type == error_type
+
+
+async def test_a_job_of_a_sync_queue(queue: JobQueue, start: Start) -> None:
+    await start()
+    assert await (await queue.add_job("of_a_sync_queue", 1)).result(timeout=30) == 2
 
 
 async def test_sys_exit_is_a_failure(queue: JobQueue, start: Start) -> None:
