@@ -92,7 +92,7 @@ def report(payload: Resize) -> str:
 
 
 def use_sync() -> None:
-    queue.job(isolation="thread")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    queue.job(isolation="thread")  # pyright: ignore[reportArgumentType]
     handle = report.add(Resize("a.png"), priority=1)
     assert_type(handle.result(timeout=10), str)
     with psycopg.connect("") as conn:
