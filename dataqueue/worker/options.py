@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -71,9 +72,11 @@ def check_options(handlers: Mapping[str, Handler], options: ProcessorOptions) ->
         ConfigError, InvalidJob: no handlers, an unknown option, or one of the wrong type or range.
     """
     _refuse_unknown(options)
+    chosen = _chosen(handlers, options.get("job_types"))
+    _check_platform(chosen)
     concurrency = check_integer(options.get("concurrency", 10), "concurrency", 1, 10_000)
     return Settings(
-        handlers=_chosen(handlers, options.get("job_types")),
+        handlers=chosen,
         concurrency=concurrency,
         group_concurrency=_group_concurrency(options.get("group_concurrency")),
         batch_size=check_integer(options.get("batch_size", 100), "batch_size", 1, MAX_CLAIM),
@@ -112,6 +115,15 @@ def _chosen(handlers: Mapping[str, Handler], job_types: object) -> dict[str, Han
 
 def _group_concurrency(value: object) -> int | None:
     return None if value is None else check_integer(value, "group_concurrency", 1, 10_000)
+
+
+def _check_platform(handlers: Mapping[str, Handler]) -> None:
+    isolated = sorted(name for name, handler in handlers.items() if handler.isolation is not None)
+    if isolated and sys.platform == "win32":
+        raise ConfigError(
+            f'{", ".join(isolated)}: isolation="process" needs the process groups of Linux or macOS. Run this worker '
+            "there (WSL will do), or give it other job_types; jobs can be added from Windows."
+        )
 
 
 def _fails_unknown(choice: object) -> bool:

@@ -41,6 +41,7 @@ from dataqueue.worker.pace import Idle, Prefetch
 
 if TYPE_CHECKING:
     from dataqueue.queue import JobQueue
+    from dataqueue.worker.isolation import ChildPool
 
 logger = logging.getLogger("dataqueue.worker")
 
@@ -94,6 +95,7 @@ class Processor:
         self._again, self._parked = False, 0
         self._main: asyncio.Task[int] | None = None
         self._executor: ThreadPoolExecutor | None = None
+        self._children: ChildPool | None = None
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -195,6 +197,9 @@ class Processor:
                 self.queue.signals.unsubscribe("work", self._on_work)
                 self.queue.signals.unsubscribe("cancel", self._on_cancel)
             await heartbeat.stop()
+            if self._children is not None:
+                await self._children.close()
+                self._children = None
             if not self._inflight:
                 try:
                     await backend.unregister_worker(self.worker_id)
@@ -399,7 +404,11 @@ class Processor:
                 self._outbox.put(no_handler(job, self._types), NotBegun(job))
                 self._wake.set()
                 continue
-            attempt = Attempt(job, self.handlers[job.job_type], self.queue, self._threads, self.grace, self._on_over)
+            handler = self.handlers[job.job_type]
+            if handler.isolation is None:
+                attempt = Attempt(job, handler, self.queue, self._threads, self.grace, self._on_over)
+            else:
+                attempt = self._isolated(job, handler)
             earlier = self._inflight.get(job.id)
             if earlier is not None:  # taken from us and claimed again, before a heartbeat could tell
                 earlier.stop("lost")
@@ -408,6 +417,13 @@ class Processor:
             attempt.start(loop)
             if announce:
                 self.queue.hooks.emit(Hook("job:processing", job.id, job.job_type))
+
+    def _isolated(self, job: Claimed, handler: Handler) -> Attempt:
+        from dataqueue.worker.isolation import ChildPool, IsolatedAttempt
+
+        if self._children is None:
+            self._children = ChildPool(self.concurrency)
+        return IsolatedAttempt(job, handler, self.queue, self._threads, self.grace, self._on_over, self._children)
 
     def _threads(self) -> Executor:
         if self._executor is None:

@@ -436,9 +436,11 @@ class PostgresBackend:
             return None
         now, _, ready_at, locked, ahead, parked, group_limit, group_running = rows[0]
         by_group: dict[str | None, tuple[int, int]] = {}
+        may_go_ahead = min(ahead, AHEAD_LIMIT)
         if group_limit is not None and ahead:
             found = await self._read(self.statements("list_ahead"), {"id": job_id, "most": AHEAD_LIMIT})
             by_group = {group: (count, running) for group, count, running in found}
+            may_go_ahead = may_go(by_group, group_limit)
         return Situation(
             job=job,
             now=now.astimezone(UTC),
@@ -451,7 +453,7 @@ class PostgresBackend:
             group_running=group_running or 0,
             parked=parked,
             ahead_in_group=by_group.get(job.group, (0, 0))[0] if job.group else 0,
-            may_go_ahead=may_go(by_group, group_limit) if by_group else min(ahead, AHEAD_LIMIT),
+            may_go_ahead=may_go_ahead,
         )
 
     async def list_failures(self, job_type: str | None, seconds: float, limit: int) -> list[FailedJob]:
