@@ -27,7 +27,9 @@ if TYPE_CHECKING:
         JobFailed,
         JobNotFound,
         LeaseLost,
+        ProcessDied,
         ReadOnlyQueue,
+        RemoteError,
         ResultTimeout,
         SchemaError,
         StoreUnavailable,
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from dataqueue.explain import Explanation, Reason
     from dataqueue.failures import FailureGroup, FailureSummary
     from dataqueue.jobs import AddedJobs, ErrorEntry, Job, JobEvent, JobHandle, JobPage, JobStatus
-    from dataqueue.options import JobDefaults, JobOptions, NewJob
+    from dataqueue.limits import LimitState, Rate
+    from dataqueue.options import DefinitionOptions, JobDefaults, JobOptions, NewJob
     from dataqueue.queue import JobQueue
     from dataqueue.status import QueueStatus
     from dataqueue.sync import SyncJobHandle, SyncJobQueue
@@ -58,7 +61,9 @@ _WHERE = {
         "JobFailed",
         "JobNotFound",
         "LeaseLost",
+        "ProcessDied",
         "ReadOnlyQueue",
+        "RemoteError",
         "ResultTimeout",
         "SchemaError",
         "StoreUnavailable",
@@ -69,7 +74,8 @@ _WHERE = {
     "explain": ("Explanation", "Reason"),
     "failures": ("FailureGroup", "FailureSummary"),
     "jobs": ("AddedJobs", "ErrorEntry", "Job", "JobEvent", "JobHandle", "JobPage", "JobStatus"),
-    "options": ("JobDefaults", "JobOptions", "NewJob"),
+    "limits": ("LimitState", "Rate"),
+    "options": ("DefinitionOptions", "JobDefaults", "JobOptions", "NewJob"),
     "queue": ("JobQueue",),
     "status": ("QueueStatus",),
     "sync": ("SyncJobHandle", "SyncJobQueue"),
@@ -85,6 +91,7 @@ __all__ = [
     "AddedJobs",
     "ConfigError",
     "DataQueueError",
+    "DefinitionOptions",
     "DrainResult",
     "ErrorEntry",
     "Explanation",
@@ -107,12 +114,16 @@ __all__ = [
     "JobQueue",
     "JobStatus",
     "LeaseLost",
+    "LimitState",
     "NewJob",
+    "ProcessDied",
     "Processor",
     "ProcessorOptions",
     "QueueStatus",
+    "Rate",
     "ReadOnlyQueue",
     "Reason",
+    "RemoteError",
     "ResultTimeout",
     "SchemaError",
     "StoreUnavailable",

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast
 
 from dataqueue.errors import ConfigError, InvalidJob
 from dataqueue.jobs import AddedJobs, JobHandle
-from dataqueue.options import JobDefaults, JobOptions, NewJob, check_defaults, check_job_type
+from dataqueue.limits import TypeLimits
+from dataqueue.options import DefinitionOptions, JobOptions, NewJob, check_definition, check_job_type
 from dataqueue.payloads import Codec
 
 if TYPE_CHECKING:
+    from dataqueue.isolation import Isolation
     from dataqueue.queue import JobQueue
 
 P = TypeVar("P")
@@ -26,12 +28,13 @@ AnyHandler = Callable[..., Any]
 class Handler:
     """A function as the worker calls it: its shape, and how to read its payload and write its result."""
 
-    __slots__ = ("function", "is_async", "payload", "result", "takes_context")
+    __slots__ = ("function", "is_async", "isolation", "payload", "result", "takes_context")
 
     def __init__(self, function: AnyHandler, what: str) -> None:
         parameters = _positional(function, what)
         hints = _hints(function, (parameters[0].name, "return"))
         self.function = function
+        self.isolation: Isolation | None = None
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
@@ -107,15 +110,24 @@ class JobDefinition(Generic[P, R]):
     Calling it calls the function, as if it were not decorated. ``add`` puts a job into the queue.
     """
 
-    def __init__(self, queue: JobQueue, name: str, function: AnyHandler, defaults: JobDefaults) -> None:
+    def __init__(self, queue: JobQueue, name: str, function: AnyHandler, options: DefinitionOptions) -> None:
         check_job_type(name)
-        check_defaults(defaults)
+        self.defaults = check_definition(options)
+        self.limits = TypeLimits.of(options)
         self.queue = queue
         self.name = name
         self.handler = Handler(function, repr(name))
-        self.defaults = defaults
+        if "isolation" in options or "memory_limit" in options:
+            self._isolate(options)
         self.__wrapped__ = function
         self.__doc__ = function.__doc__
+
+    def _isolate(self, options: DefinitionOptions) -> None:
+        from dataqueue.isolation import isolate, remember
+
+        isolation = self.handler.isolation = isolate(self.handler.function, self.name, options)
+        if isolation is not None:
+            remember(isolation, self.handler)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.handler.function(*args, **kwargs)

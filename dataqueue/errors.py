@@ -50,6 +50,24 @@ class JobFailed(DataQueueError):
         self.attempts = attempts
 
 
+class RemoteError(DataQueueError):
+    """What a handler raised in a child process (``isolation="process"``), as texts: exceptions do not cross over.
+
+    ``hook.error`` of ``job:failed`` is one. Its traceback is shown where it is logged.
+    """
+
+    def __init__(self, message: str, error_type: str, frame: str | None, traceback: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.frame = frame
+        self.traceback = traceback
+        self.add_note(f"In the other process:\n{traceback.rstrip()}")
+
+
+class ProcessDied(DataQueueError):
+    """The child process of a handler (``isolation="process"``) ended before the handler had."""
+
+
 class JobCancelled(DataQueueError):
     """The awaited job was cancelled. Raised by ``JobHandle.result()``."""
 

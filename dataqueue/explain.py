@@ -18,12 +18,12 @@ from dataqueue.jobs import Job, JobEvent
 
 JobState = Literal[
     "not_found", "completed", "cancelled", "failed", "running", "lost", "scheduled", "retrying", "waiting", "locked",
-    "ready",
+    "paused", "limited", "ready",
 ]  # fmt: skip
 WillRun = Literal["yes", "later", "never", "unknown"]
 ReasonCode = Literal[
     "not_found", "completed", "cancelled", "running", "cancel_requested", "lease_lost", "scheduled", "retry_backoff",
-    "attempts_exhausted", "waiting_until", "row_locked", "no_worker_for_type", "queued_behind", "ready",
+    "attempts_exhausted", "waiting_until", "row_locked", "queue_paused", "group_full", "type_full", "rate_limited", "no_worker_for_type", "queued_behind", "ready",
 ]  # fmt: skip
 
 SAMPLE = 500
@@ -132,7 +132,76 @@ def explain(situation: Situation, recent: Sequence[Timing]) -> Explanation:
             fix="Look for a long transaction: dataqueue doctor, or pg_stat_activity. It may be a claim under way.",
         )
         return answer("locked", "later", reason)
+    if paused := _paused(situation):
+        return answer("paused", "later", *paused, *_no_worker(situation))
+    if full := _full(situation):
+        return answer("limited", "later", *full, *_no_worker(situation), eta=full[0].evidence.get("opens_at"))
     return _explain_ready(situation, recent, answer)
+
+
+def _paused(situation: Situation) -> list[Reason]:
+    reasons: list[Reason] = []
+    for state in situation.limits:
+        if state.paused_at is not None:
+            what = "The whole queue" if state.job_type is None else f"Type {state.job_type}"
+            whom = f" by {state.paused_by}" if state.paused_by else ""
+            name = f" {state.job_type}" if state.job_type else ""
+            reasons.append(
+                Reason(
+                    "queue_paused",
+                    f"{what} was paused at {_moment(state.paused_at)}{whom}: nothing of it is claimed.",
+                    {"job_type": state.job_type, "paused_at": state.paused_at, "paused_by": state.paused_by},
+                    f"When the reason for it is gone: dataqueue resume{name or ' --all'}.",
+                )
+            )
+    return reasons
+
+
+def _full(situation: Situation) -> list[Reason]:
+    """Why a worker that asks now would not get the job although it is due: its group, or its type, is at its limit."""
+    job, limit, running = situation.job, situation.group_limit, situation.group_running
+    reasons: list[Reason] = []
+    if situation.parked or (limit is not None and job.group and running + situation.ahead_in_group >= limit):
+        first = f", and {situation.ahead_in_group:,} of its jobs stand before this one" * bool(situation.ahead_in_group)
+        message = f"Of its group {job.group}, {running} run now and {limit} may{first}."
+        if limit is None or running < limit:
+            message = f"It was put aside while its group {job.group} was full, and is about to come back into the line."
+        reasons.append(
+            Reason(
+                "group_full",
+                message,
+                {"group": job.group, "running": running, "limit": limit, "ahead_in_group": situation.ahead_in_group},
+                "It runs when a job of its group ends. More at a time: group_concurrency of the workers.",
+            )
+        )
+    for state in situation.limits:
+        if state.max_concurrency is not None and situation.may_go_ahead >= state.max_concurrency - (state.running or 0):
+            reasons.append(
+                Reason(
+                    "type_full",
+                    f"Of type {state.job_type}, {state.running} run now and {state.max_concurrency} may, over all workers.",
+                    {"running": state.running, "limit": state.max_concurrency, "ahead": situation.may_go_ahead},
+                    "It runs when others of its type have ended. More at a time: max_concurrency of its definition.",
+                )
+            )
+        if state.rate is not None and situation.may_go_ahead >= state.rate.count - (state.started or 0):
+            soonest = f"; more may start from {_moment(state.opens_at)}" if state.opens_at else ""
+            reasons.append(
+                Reason(
+                    "rate_limited",
+                    f"Of type {state.job_type}, {state.started} have started within {duration(state.rate.per)} and "
+                    f"{state.rate.count} may{soonest}.",
+                    {
+                        "started": state.started,
+                        "limit": state.rate.count,
+                        "per_seconds": state.rate.per.total_seconds(),
+                        "opens_at": state.opens_at,
+                        "ahead": situation.may_go_ahead,
+                    },
+                    "It starts when its turn comes. Faster: rate of its definition.",
+                )
+            )
+    return reasons
 
 
 def _explain_ready(situation: Situation, recent: Sequence[Timing], answer: Any) -> Explanation:

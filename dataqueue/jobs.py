@@ -66,6 +66,7 @@ class Job:
     timeout: timedelta | None = None
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
+    group: str | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     progress: int | None = None
     output: Any = None

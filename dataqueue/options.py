@@ -6,10 +6,11 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 from dataqueue.errors import InvalidJob
 from dataqueue.jsonvalue import check_text
+from dataqueue.limits import Rate
 from dataqueue.retry import RetryPolicy
 
 MAX_NAME = 255
@@ -42,6 +43,19 @@ class JobDefaults(TypedDict, total=False):
     """Cap of the exponential wait, in whole seconds."""
 
 
+class DefinitionOptions(JobDefaults, total=False):
+    """What ``@queue.job`` takes: defaults of its jobs, and how a worker runs them."""
+
+    isolation: Literal["process"] | None
+    """``"process"``: the handler runs in a child process of the worker, which can be killed."""
+    memory_limit: int | None
+    """Bytes of address space of that process; from 64 MiB, no limit by default."""
+    max_concurrency: int | None
+    """Jobs of this type that run at the same time, over all workers; no limit by default."""
+    rate: Rate | None
+    """Jobs of this type that may start within a time, over all workers; no limit by default."""
+
+
 class JobOptions(JobDefaults, total=False):
     """All options of one job."""
 
@@ -51,6 +65,8 @@ class JobOptions(JobDefaults, total=False):
     """Not before this long from now, by the store's clock."""
     idempotency_key: str | None
     """A second job with the same key is not added; the first one is returned."""
+    group: str | None
+    """Jobs of one group share the places that a worker's ``group_concurrency`` gives it: a tenant, a customer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +92,12 @@ class JobSpec:
     tags: tuple[str, ...] | None = None
     idempotency_key: str | None = None
     retry: RetryPolicy = RetryPolicy()
+    group: str | None = None
 
 
 _NAMES = frozenset(JobOptions.__annotations__) | frozenset(JobDefaults.__annotations__)
 _DEFAULT_NAMES = frozenset(JobDefaults.__annotations__)
+_DEFINITION_NAMES = _DEFAULT_NAMES | frozenset(DefinitionOptions.__annotations__)
 _NO_RETRY_SETTINGS = RetryPolicy()
 
 
@@ -108,15 +126,21 @@ def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpe
         max_attempts=_integer(get("max_attempts"), "max_attempts", 1, MAX_ATTEMPTS, DEFAULT_MAX_ATTEMPTS),
         timeout_ms=check_duration(get("timeout"), "timeout", timedelta(milliseconds=1), MAX_TIMEOUT),
         tags=check_tags(get("tags")),
-        idempotency_key=_key(get("idempotency_key")),
+        idempotency_key=_name_or_none(get("idempotency_key"), "idempotency_key"),
         retry=_retry(options),
+        group=_name_or_none(get("group"), "group"),
     )
 
 
-def check_defaults(options: Mapping[str, Any]) -> None:
-    """Check the options of a job definition as strictly as those of a job."""
-    check_names(options, _DEFAULT_NAMES)
-    make_spec("check", "null", options)
+def check_definition(options: DefinitionOptions) -> JobDefaults:
+    """Check the names of a definition's options, and its jobs' defaults as strictly as a job's options.
+
+    Returns the defaults; what is not an option of a job is checked by whoever uses it.
+    """
+    check_names(options, _DEFINITION_NAMES)
+    defaults = cast("JobDefaults", {name: value for name, value in options.items() if name in _DEFAULT_NAMES})
+    make_spec("check", "null", defaults)
+    return defaults
 
 
 def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
@@ -213,5 +237,5 @@ def _retry(options: Mapping[str, Any]) -> RetryPolicy:
     return RetryPolicy(delay, backoff, delay_max)
 
 
-def _key(value: object) -> str | None:
-    return None if value is None else check_name(value, "idempotency_key")
+def _name_or_none(value: object, what: str) -> str | None:
+    return None if value is None else check_name(value, what)

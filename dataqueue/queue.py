@@ -41,10 +41,11 @@ from dataqueue.jobs import (
     JobStatus,
     TagMode,
 )
+from dataqueue.limits import LimitState
 from dataqueue.options import (
     INT4_MAX,
     INT4_MIN,
-    JobDefaults,
+    DefinitionOptions,
     JobOptions,
     JobSpec,
     NewJob,
@@ -293,31 +294,32 @@ class JobQueue:
     @overload
     def job(self, function: Callable[[P], R], /) -> JobDefinition[P, R]: ...
     @overload
-    def job(self, name: str | None = None, /, **defaults: Unpack[JobDefaults]) -> _JobDecorator: ...
-    def job(self, function: AnyHandler | str | None = None, /, **defaults: Unpack[JobDefaults]) -> Any:
+    def job(self, name: str | None = None, /, **options: Unpack[DefinitionOptions]) -> _JobDecorator: ...
+    def job(self, function: AnyHandler | str | None = None, /, **options: Unpack[DefinitionOptions]) -> Any:
         """Define a job type: ``@queue.job`` or ``@queue.job("name", max_attempts=5)``.
 
         The function takes ``(payload)`` or ``(payload, ctx)``; ``async def`` runs on the worker's loop,
-        ``def`` in a thread. The payload's annotation (pydantic model, dataclass, TypedDict, any JSON
-        type) is validated when a job is added and again before the function runs; the return
-        annotation likewise types the result. The type's name is the function's by default.
+        ``def`` in a thread, and either in a child process with ``isolation="process"``. The payload's
+        annotation (pydantic model, dataclass, TypedDict, any JSON type) is validated when a job is added
+        and again before the function runs; the return annotation likewise types the result. The type's
+        name is the function's by default.
 
         Raises:
-            ConfigError: the name is taken, or the function does not fit.
-            InvalidJob: a default option is unknown or out of its range.
+            ConfigError: the name is taken, or the function does not fit (a process cannot import it).
+            InvalidJob: an option is unknown or out of its range.
         """
         if callable(function):
-            return self.define(function, None, defaults)
-        return _JobDecorator(self, function, defaults)
+            return self.define(function, None, options)
+        return _JobDecorator(self, function, options)
 
-    def define(self, function: AnyHandler, name: str | None, defaults: JobDefaults) -> JobDefinition[Any, Any]:
+    def define(self, function: AnyHandler, name: str | None, options: DefinitionOptions) -> JobDefinition[Any, Any]:
         """What the decorator does; its typed forms are in :meth:`job`."""
         name = name or str(getattr(function, "__name__", ""))
         if name in ("", "<lambda>"):
             raise ConfigError('This handler has no name of its own. Give the job type one: @queue.job("name").')
         if name in self.definitions:
             raise ConfigError(f"The job type {name!r} is defined twice. Give one of them another name.")
-        definition: JobDefinition[Any, Any] = JobDefinition(self, name, function, defaults)
+        definition: JobDefinition[Any, Any] = JobDefinition(self, name, function, options)
         self.definitions[name] = definition
         return definition
 
@@ -473,6 +475,7 @@ class JobQueue:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         error_contains: str | None = None,
+        group: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
         offset: int = 0,
@@ -491,6 +494,7 @@ class JobQueue:
             created_after: added at or after this moment.
             created_before: added before it.
             error_contains: part of the message of any of its errors, whatever its case.
+            group: exactly this one.
             limit: jobs a page, at most 1,000.
             values: False leaves payloads and outputs out (they are None then), which may be large.
             cursor: the ``next_cursor`` of the page before; fast however deep.
@@ -512,6 +516,7 @@ class JobQueue:
             created_after=created_after and check_aware(created_after, "created_after"),
             created_before=created_before and check_aware(created_before, "created_before"),
             error_contains=None if error_contains is None else check_name(error_contains, "error_contains"),
+            group=None if group is None else check_name(group, "group"),
         )
         backend = await self.open()
         before = None if cursor is None else check_integer(cursor, "cursor", 1, 2**63 - 1)
@@ -680,6 +685,31 @@ class JobQueue:
             self.hooks.emit(Hook("job:retried", job_id))
         return result == "changed"
 
+    async def pause(self, job_type: str | None = None, *, by: str | None = None) -> bool:
+        """Let no job of this type be claimed from now on, by any worker; without a type, no job at all.
+
+        Jobs that run go on, and jobs can be added. It lasts until :meth:`resume`, whatever is restarted.
+
+        Args:
+            by: who wants it; ``explain_job`` and ``list_limits`` say so.
+
+        Returns:
+            Whether anything changed: False if it was paused already.
+        """
+        name = None if job_type is None else check_job_type(job_type)
+        return await (await self.open()).pause(name, _check_by(by))
+
+    async def resume(self, job_type: str | None = None) -> bool:
+        """End a :meth:`pause` of this type; without one, the pause of the whole queue (types that were paused by
+        themselves stay so). Returns whether anything changed."""
+        name = None if job_type is None else check_job_type(job_type)
+        return await (await self.open()).resume(name)
+
+    async def list_limits(self) -> list[LimitState]:
+        """The types that are limited or paused, with what they use of their limits; first the whole queue, if it is
+        paused."""
+        return await (await self.open()).list_limits()
+
     # -- working ------------------------------------------------------------------------------------
 
     def create_processor(
@@ -727,10 +757,10 @@ class JobQueue:
 class _JobDecorator:
     """``@queue.job(...)`` with arguments."""
 
-    def __init__(self, queue: JobQueue, name: str | None, defaults: JobDefaults) -> None:
+    def __init__(self, queue: JobQueue, name: str | None, options: DefinitionOptions) -> None:
         self._queue = queue
         self._name = name
-        self._defaults = defaults
+        self._options = options
 
     @overload
     def __call__(self, function: Callable[[P, JobContext], Awaitable[R]], /) -> JobDefinition[P, R]: ...
@@ -741,7 +771,7 @@ class _JobDecorator:
     @overload
     def __call__(self, function: Callable[[P], R], /) -> JobDefinition[P, R]: ...
     def __call__(self, function: AnyHandler, /) -> JobDefinition[Any, Any]:
-        return self._queue.define(function, self._name, self._defaults)
+        return self._queue.define(function, self._name, self._options)
 
 
 def _may_exist(job_id: object) -> bool:

@@ -27,7 +27,8 @@ from dataqueue.definitions import AnyHandler, JobDefinition
 from dataqueue.errors import WrongLoop
 from dataqueue.events import HookName, Listener
 from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStatus, TagMode
-from dataqueue.options import JobDefaults, JobOptions, NewJob
+from dataqueue.limits import LimitState
+from dataqueue.options import DefinitionOptions, JobOptions, NewJob
 from dataqueue.queue import JobQueue
 from dataqueue.tls import TLS
 
@@ -156,12 +157,12 @@ class SyncJobQueue:
     @overload
     def job(self, function: Callable[[P], R], /) -> SyncJobDefinition[P, R]: ...
     @overload
-    def job(self, name: str | None = None, /, **defaults: Unpack[JobDefaults]) -> _SyncJobDecorator: ...
-    def job(self, function: AnyHandler | str | None = None, /, **defaults: Unpack[JobDefaults]) -> Any:
+    def job(self, name: str | None = None, /, **options: Unpack[DefinitionOptions]) -> _SyncJobDecorator: ...
+    def job(self, function: AnyHandler | str | None = None, /, **options: Unpack[DefinitionOptions]) -> Any:
         """See :meth:`dataqueue.JobQueue.job`."""
         if callable(function):
-            return SyncJobDefinition(self, self.queue.define(function, None, defaults))
-        return _SyncJobDecorator(self, function, defaults)
+            return SyncJobDefinition(self, self.queue.define(function, None, options))
+        return _SyncJobDecorator(self, function, options)
 
     # -- adding -------------------------------------------------------------------------------------
 
@@ -209,6 +210,7 @@ class SyncJobQueue:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         error_contains: str | None = None,
+        group: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
         offset: int = 0,
@@ -227,6 +229,7 @@ class SyncJobQueue:
                 created_after=created_after,
                 created_before=created_before,
                 error_contains=error_contains,
+                group=group,
                 limit=limit,
                 cursor=cursor,
                 offset=offset,
@@ -291,6 +294,18 @@ class SyncJobQueue:
         return self.run(lambda: self.queue.wait_for_job(job_id, timeout=timeout))
 
     # -- changing -----------------------------------------------------------------------------------
+
+    def pause(self, job_type: str | None = None, *, by: str | None = None) -> bool:
+        """See :meth:`dataqueue.JobQueue.pause`."""
+        return self.run(lambda: self.queue.pause(job_type, by=by))
+
+    def resume(self, job_type: str | None = None) -> bool:
+        """See :meth:`dataqueue.JobQueue.resume`."""
+        return self.run(lambda: self.queue.resume(job_type))
+
+    def list_limits(self) -> list[LimitState]:
+        """See :meth:`dataqueue.JobQueue.list_limits`."""
+        return self.run(self.queue.list_limits)
 
     def cancel_job(self, job_id: int, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.cancel_job`."""
@@ -431,10 +446,10 @@ class SyncJobDefinition(Generic[P, R]):
 
 
 class _SyncJobDecorator:
-    def __init__(self, sync: SyncJobQueue, name: str | None, defaults: JobDefaults) -> None:
+    def __init__(self, sync: SyncJobQueue, name: str | None, options: DefinitionOptions) -> None:
         self._sync = sync
         self._name = name
-        self._defaults = defaults
+        self._options = options
 
     @overload
     def __call__(self, function: Callable[[P, JobContext], Awaitable[R]], /) -> SyncJobDefinition[P, R]: ...
@@ -445,7 +460,7 @@ class _SyncJobDecorator:
     @overload
     def __call__(self, function: Callable[[P], R], /) -> SyncJobDefinition[P, R]: ...
     def __call__(self, function: AnyHandler, /) -> SyncJobDefinition[Any, Any]:
-        return SyncJobDefinition(self._sync, self._sync.queue.define(function, self._name, self._defaults))
+        return SyncJobDefinition(self._sync, self._sync.queue.define(function, self._name, self._options))
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

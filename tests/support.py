@@ -7,7 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dataqueue import Processor
+from dataqueue import JobQueue, Processor
+from dataqueue.backends.base import WorkerInfo
 
 DEADLINE = 30.0
 """Seconds after which what a test waits for is held to be lost. Never an expectation of speed."""
@@ -27,3 +28,16 @@ async def until(condition: Callable[[], Any], what: str = "it") -> Any:
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not happen within {DEADLINE:g} s")
         await asyncio.sleep(0.01)
+
+
+async def take_away(queue: JobQueue, job_id: int) -> None:
+    """As if the worker had been silent: its lease is taken away behind its back."""
+    backend = await queue.open()
+    job = await queue.require_job(job_id)
+    assert job.locked_by is not None
+    worker = WorkerInfo(job.locked_by, "host", 1, (), 10, "0", 0.0)
+    heart = backend.heart()
+    while (now := await queue.require_job(job_id)).locked_by is not None and now.attempts == job.attempts:
+        await asyncio.to_thread(heart.beat, worker, [])
+        await backend.reclaim_expired(10)  # or the worker's own look for lost jobs is first
+    heart.close()

@@ -32,7 +32,7 @@ from dataqueue.definitions import JobDefinition
 from dataqueue.explain import Explanation, Reason
 from dataqueue.failures import FailureGroup, FailureSummary
 from dataqueue.jobs import STATUSES, AddedJobs, ErrorEntry, FailureReason, JobEvent, JobHandle, JobPage
-from dataqueue.options import JobOptions
+from dataqueue.options import DefinitionOptions, JobOptions
 from dataqueue.status import QueueStatus
 from dataqueue.worker.options import ProcessorOptions
 from dataqueue.worker.processor import DrainResult, Processor
@@ -173,7 +173,7 @@ async def vocabulary() -> set[str]:
         *dataqueue.__all__,
         *inspect.signature(JobQueue.from_url).parameters, *members(JobQueue, SyncJobQueue, JobHandle, Job, JobContext, SyncJobContext, JobDefinition, Processor),
         *members(AddedJobs, JobPage, JobEvent, ErrorEntry, Explanation, Reason, QueueStatus, DrainResult),
-        *members(FailureGroup, FailureSummary, JobOptions, ProcessorOptions),
+        *members(FailureGroup, FailureSummary, DefinitionOptions, JobOptions, ProcessorOptions),
         *STATUSES, *get_args(FailureReason), *quoted, *parameters,
         *(tool.name for tool in tools), *(prompt.name for prompt in prompts),
         *(word for path in commands() for word in path),

@@ -78,6 +78,11 @@ async def use() -> None:
     assert_type(left, list[int])
 
 
+@queue.job(isolation="process", memory_limit=2**30, max_attempts=1)
+def crunch(payload: Resize, ctx: SyncJobContext) -> int:
+    return len(payload.path)
+
+
 sync_queue = SyncJobQueue.from_url()
 
 
@@ -87,6 +92,7 @@ def report(payload: Resize) -> str:
 
 
 def use_sync() -> None:
+    queue.job(isolation="thread")  # pyright: ignore[reportArgumentType]
     handle = report.add(Resize("a.png"), priority=1)
     assert_type(handle.result(timeout=10), str)
     with psycopg.connect("") as conn:

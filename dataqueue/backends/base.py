@@ -9,12 +9,13 @@ Each write of an attempt names job and lease, and changes nothing if the lease i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from dataqueue.jobs import FailureReason, Job, JobEvent, JobStatus, TagMode
+from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobSpec
 
 Added: TypeAlias = tuple[int, bool]
@@ -37,6 +38,7 @@ class JobFilter:
     created_before: datetime | None = None
     error_contains: str | None = None
     """Part of the message of any of its errors, whatever its case."""
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,8 @@ class Situation:
     """What decides whether a job runs, read at one moment.
 
     ``ready_at`` is when it may be claimed, None for not by itself. ``row_locked`` says that another transaction
-    has it in its hands. ``ahead`` counts the due jobs of its type that come first, up to ``AHEAD_LIMIT``.
+    has it in its hands. ``ahead`` counts the due jobs of its type that come first, up to ``AHEAD_LIMIT``; of these,
+    ``ahead_in_group`` are of its group, and ``may_go_ahead`` find a place in their groups.
     """
 
     job: Job
@@ -55,9 +58,25 @@ class Situation:
     workers: list[WorkerRecord]
     prolonged_until: datetime | None = None
     """Until when a running attempt has given itself time."""
+    limits: tuple[LimitState, ...] = ()
+    """Of its type and of the whole queue, where there are any."""
+    group_limit: int | None = None
+    """How many of a group may run: the least that a live worker asks for. None for any number."""
+    group_running: int = 0
+    parked: bool = False
+    """Whether it was taken out of the line because its group was full."""
+    ahead_in_group: int = 0
+    may_go_ahead: int = 0
 
 
 AHEAD_LIMIT = 10_000
+
+
+def may_go(by_group: Mapping[str | None, tuple[int, int]], limit: int) -> int:
+    """How many of these jobs find a place in their groups. ``by_group``: how many stand in line, and how many run."""
+    return sum(
+        count if group is None else max(0, min(count, limit - running)) for group, (count, running) in by_group.items()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +119,8 @@ class WorkerInfo:
     concurrency: int
     version: str
     lease_seconds: float
+    group_concurrency: int | None = None
+    """How many jobs of one group may run, over all workers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +138,7 @@ class WorkerRecord:
     lease_expires_at: datetime
     alive: bool
     running: int
+    group_concurrency: int | None = None
 
 
 @dataclass(slots=True)
@@ -137,6 +159,7 @@ class Claimed:
     tags: list[str] | None
     created_at: datetime
     run_at: datetime
+    group: str | None = None
 
 
 Held: TypeAlias = tuple[int, int]
@@ -190,12 +213,19 @@ class Cycle:
     """Answer of :meth:`Backend.cycle`.
 
     ``lost`` are the outcomes that changed nothing, because their lease was lost. ``next_due_ms`` is
-    when the earliest delayed job of the claimed types falls due, None for none known.
+    when the earliest delayed job of the claimed types falls due, None for none known. ``opens_in_ms`` is when a rate
+    that was used up lets more start. ``again``: jobs were passed over that another look may find free; ``parked`` of them were put
+    aside, because their group is full.
+    ``limited``: limits or groups decide about these types, so jobs must not be claimed ahead of a free slot.
     """
 
     jobs: list[Claimed]
     lost: list[Held]
     next_due_ms: float | None = None
+    opens_in_ms: float | None = None
+    again: bool = False
+    parked: int = 0
+    limited: bool = False
 
 
 @dataclass(slots=True)
@@ -363,6 +393,16 @@ class Backend(Protocol):
 
     async def retry(self, job_id: int, force: bool, by: str | None = None) -> ChangeResult: ...
 
+    async def pause(self, job_type: str | None, by: str | None = None) -> bool:
+        """Let no job of this type (None: of any) be claimed from now on. False if that was so already."""
+        ...
+
+    async def resume(self, job_type: str | None) -> bool: ...
+
+    async def list_limits(self) -> list[LimitState]:
+        """Every type that is limited or paused, by name; the whole queue first, if it is paused."""
+        ...
+
     async def stats(self) -> Stats: ...
 
     async def doctor(self, deep: bool = False) -> list[Finding]:
@@ -394,6 +434,10 @@ class Backend(Protocol):
         ...
 
     async def unregister_worker(self, worker_id: str) -> None: ...
+
+    async def declare_limits(self, limits: Mapping[str, TypeLimits]) -> None:
+        """Let these limits hold for these types, in place of those before; empty ones for none."""
+        ...
 
     def heart(self) -> Heart: ...
 

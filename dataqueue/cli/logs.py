@@ -24,6 +24,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
+        elif record.exc_text:  # of a handler in a child process
+            line["exception"] = record.exc_text
         if record.stack_info:
             line["stack"] = record.stack_info
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}

@@ -136,18 +136,20 @@ class Attempt:
         return await self._loop.run_in_executor(self._executor(), context.run, call)
 
     def _ended(self, result: Any) -> Outcome | None:
-        unaware = not self.handler.is_async and not self.noticed
-        if self.stop_reason is not None and not (unaware and self.stop_reason in ("shutdown", "cancel")):
-            # It was told to stop, and may have ended early for that: the reason decides, not the return.
+        if self.stop_reason is not None and self._heeded():
             return self._stopped_outcome()
-        codec = self.handler.result
-        if self.output_set or (result is None and not codec.typed):
+        if self.output_set:
             return Completed(self.job.id, self.job.lease_id)
         try:
-            output = codec.encode(result) if codec.typed else dumps(result, "the handler's result")
+            output = encode_result(self.handler, result)
         except InvalidJob as error:
             return self._raised(error)
         return Completed(self.job.id, self.job.lease_id, output)
+
+    def _heeded(self) -> bool:
+        """Told to stop, it may have ended early for that: then the reason decides, not what it returned."""
+        unaware = not self.handler.is_async and not self.noticed
+        return not (unaware and self.stop_reason in ("shutdown", "cancel"))
 
     def _interrupted(self, error: BaseException) -> Outcome | None:
         if self.stop_reason is None:
@@ -155,7 +157,7 @@ class Attempt:
         return self._stopped_outcome()
 
     def _raised(self, error: BaseException) -> Outcome | None:
-        if _contains_lease_lost(error):
+        if contains_lease_lost(error):
             self.stop_reason = "lost"
         if self.stop_reason is not None:
             return self._stopped_outcome()
@@ -165,7 +167,7 @@ class Attempt:
     def _stopped_outcome(self) -> Outcome | None:
         job = self.job
         if self.stop_reason == "timeout":
-            message = f"Job timed out after {job.timeout_ms} ms"
+            message = self._timeout_message()
             self.error = TimeoutError(message)
             return self._failed(message, "timeout", None)
         if self.stop_reason == "cancel":
@@ -173,6 +175,9 @@ class Attempt:
         if self.stop_reason == "shutdown":
             return Released(job.id, job.lease_id)
         return None
+
+    def _timeout_message(self) -> str:
+        return f"Job timed out after {self.job.timeout_ms} ms"
 
     def _failed(self, message: str, reason: FailureReason, error: BaseException | None) -> Failed:
         return failed(self.job, message, reason, error)
@@ -206,12 +211,9 @@ class Attempt:
 
     async def prolong(self, by: object) -> None:
         """Let the attempt run until ``by`` from now; without it, its whole timeout anew."""
-        if by is None:
-            if self.job.timeout_ms is None:
-                return  # there is no limit that could be put off
-            milliseconds = self.job.timeout_ms
-        else:
-            milliseconds = check_duration(by, "by", timedelta(milliseconds=1), MAX_TIMEOUT) or 1
+        milliseconds = self.job.timeout_ms if by is None else check_prolonging(by)
+        if milliseconds is None:
+            return  # there is no limit that could be put off
         if self.is_over or self.stop_reason is not None:
             return  # too late: it has been told to stop
         self._rearm(milliseconds)
@@ -276,15 +278,14 @@ class Attempt:
     # -- what the handler writes ----------------------------------------------------------------------
 
     async def set_progress(self, percent: object) -> None:
-        if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
-            raise InvalidJob(f"progress must be a number from 0 to 100, not {percent!r:.40}.")
-        whole = int(percent + 0.5)
+        whole = check_percent(percent)
         self._check_lease(await self.queue.backend.set_progress(self.job.id, self.job.lease_id, whole))
         self.queue.hooks.emit(Hook("job:progress", self.job.id, self.job.job_type, progress=whole))
 
     async def set_output(self, output: object) -> None:
-        codec = self.handler.result
-        text = codec.encode(output) if codec.typed else dumps(output, "output")
+        await self._store_output(encode_output(self.handler, output), output)
+
+    async def _store_output(self, text: str, output: object) -> None:
         self._check_lease(await self.queue.backend.set_output(self.job.id, self.job.lease_id, text))
         self.output_set = True
         self.queue.hooks.emit(Hook("job:output", self.job.id, self.job.job_type, output=output))
@@ -292,6 +293,30 @@ class Attempt:
     def _check_lease(self, stored: bool) -> None:
         if not stored:
             raise LeaseLost(self.job.id)
+
+
+def check_prolonging(by: object) -> int:
+    """The milliseconds of ``ctx.prolong(by)``."""
+    return check_duration(by, "by", timedelta(milliseconds=1), MAX_TIMEOUT) or 1
+
+
+def check_percent(percent: object) -> int:
+    if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
+        raise InvalidJob(f"progress must be a number from 0 to 100, not {percent!r:.40}.")
+    return int(percent + 0.5)
+
+
+def encode_output(handler: Handler, output: object) -> str:
+    codec = handler.result
+    return codec.encode(output) if codec.typed else dumps(output, "output")
+
+
+def encode_result(handler: Handler, result: object) -> str | None:
+    """What a handler returned as JSON text; None, which leaves the stored output as it is, for nothing."""
+    codec = handler.result
+    if codec.typed:
+        return codec.encode(result)
+    return None if result is None else dumps(result, "the handler's result")
 
 
 def failed(job: Claimed, message: str, reason: FailureReason, error: BaseException | None) -> Failed:
@@ -316,8 +341,10 @@ def no_handler(job: Claimed, handled: list[str]) -> Failed:
     return failed(job, message, "no_handler", None)
 
 
-def _contains_lease_lost(error: BaseException) -> bool:
+def contains_lease_lost(error: BaseException) -> bool:
     """A TaskGroup wraps what its tasks raise."""
+    if isinstance(error, LeaseLost):
+        return True
     if isinstance(error, BaseExceptionGroup):
         inner = cast("BaseExceptionGroup[BaseException]", error)
         return inner.subgroup(LeaseLost) is not None

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dataqueue.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dataqueue.worker.attempt import Attempt, OnTimeout
+    from dataqueue.backends.base import Claimed
+    from dataqueue.worker.attempt import OnTimeout, StopReason
 
 T = TypeVar("T")
+
+
+class Running(Protocol):
+    """An attempt as its handler reaches it: directly in the worker, over a wire in a child process."""
+
+    job: Claimed
+    noticed: bool
+    stop_reason: StopReason | None
+
+    @property
+    def on_timeout(self) -> OnTimeout | None: ...
+    @on_timeout.setter
+    def on_timeout(self, callback: OnTimeout | None, /) -> None: ...
+    @property
+    def stopped_event(self) -> threading.Event: ...
+
+    async def prolong(self, by: object) -> None: ...
+    async def set_progress(self, percent: object) -> None: ...
+    async def set_output(self, output: object) -> None: ...
 
 
 class _Context:
     """What both kinds of handlers can read. All of it is this attempt's, and does not change."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Running) -> None:
         self._attempt = attempt
 
     @property
@@ -112,7 +133,7 @@ class SyncJobContext(_Context):
     """The context of a ``def`` handler, which runs in a thread and cannot be interrupted: look at
     ``aborted`` now and then, or wait on it with ``wait_aborted``."""
 
-    def __init__(self, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, attempt: Running, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(attempt)
         self._loop = loop
 

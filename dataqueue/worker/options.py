@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ class ProcessorOptions(TypedDict, total=False):
 
     concurrency: int
     """Jobs that run at the same time, 10 by default."""
+    group_concurrency: int | None
+    """Jobs of one group that run at the same time, over all workers; no limit by default. While workers that live ask
+    for different numbers, the smallest holds for all."""
     batch_size: int
     """Jobs claimed in one statement at most, 100 by default; for ``start()``, jobs run in all."""
     poll_interval: timedelta
@@ -50,6 +54,7 @@ class Settings:
 
     handlers: dict[str, Handler]
     concurrency: int
+    group_concurrency: int | None
     batch_size: int
     poll_interval: float
     lease: float
@@ -67,10 +72,13 @@ def check_options(handlers: Mapping[str, Handler], options: ProcessorOptions) ->
         ConfigError, InvalidJob: no handlers, an unknown option, or one of the wrong type or range.
     """
     _refuse_unknown(options)
+    chosen = _chosen(handlers, options.get("job_types"))
+    _check_platform(chosen)
     concurrency = check_integer(options.get("concurrency", 10), "concurrency", 1, 10_000)
     return Settings(
-        handlers=_chosen(handlers, options.get("job_types")),
+        handlers=chosen,
         concurrency=concurrency,
+        group_concurrency=_group_concurrency(options.get("group_concurrency")),
         batch_size=check_integer(options.get("batch_size", 100), "batch_size", 1, MAX_CLAIM),
         poll_interval=_seconds(options.get("poll_interval", timedelta(seconds=5)), "poll_interval", 0.01, 3600),
         lease=_seconds(options.get("lease", timedelta(seconds=30)), "lease", 1, 3600),
@@ -103,6 +111,19 @@ def _chosen(handlers: Mapping[str, Handler], job_types: object) -> dict[str, Han
             f"job_types names {', '.join(unknown) or 'nothing'}; there are handlers for {', '.join(sorted(handlers))}."
         )
     return {name: handlers[name] for name in wanted}
+
+
+def _group_concurrency(value: object) -> int | None:
+    return None if value is None else check_integer(value, "group_concurrency", 1, 10_000)
+
+
+def _check_platform(handlers: Mapping[str, Handler]) -> None:
+    isolated = sorted(name for name, handler in handlers.items() if handler.isolation is not None)
+    if isolated and sys.platform == "win32":
+        raise ConfigError(
+            f'{", ".join(isolated)}: isolation="process" needs the process groups of Linux or macOS. Run this worker '
+            "there (WSL will do), or give it other job_types; jobs can be added from Windows."
+        )
 
 
 def _fails_unknown(choice: object) -> bool:

@@ -9,6 +9,8 @@ FOLLOW_UPS = (0.05, 0.25, 1.0)
 PROMOTE_EVERY = 0.2
 """Seconds between looks for delayed jobs that have fallen due, while busy."""
 SATURATED_AFTER = 3
+PASSED_OVER = 0.002
+"""Seconds after which to look again for jobs that were passed over; twice as long each time that none was found."""
 
 
 class Idle:
@@ -21,6 +23,7 @@ class Idle:
         self._next_promote = 0.0
         self._next_due = float("inf")
         self._full_in_a_row = 0
+        self._passed_over = 0
         self.looks = 0
         """How often somebody said that there is something to find."""
 
@@ -32,6 +35,7 @@ class Idle:
 
     def busy(self) -> None:
         """A claim came back full: there is more."""
+        self._passed_over = 0
         self._full_in_a_row += 1
         self._next_claim = 0.0
 
@@ -48,7 +52,7 @@ class Idle:
         it did not see.
         """
         now = time.monotonic()
-        self._full_in_a_row = 0
+        self._full_in_a_row = self._passed_over = 0
         if looks != self.looks and not look_again:
             return
         if look_again:
@@ -59,8 +63,15 @@ class Idle:
         self._next_claim = now + min(wait, self._poll_interval)
         self._next_promote = 0.0
 
-    def due_within(self, milliseconds: int) -> None:
-        """A job falls due then: a retry that this worker has just put off."""
+    def passed_over(self, *, found: bool) -> None:
+        """Jobs were passed over that others have in hand, or that limits kept back for a moment: look again soon, and
+        less and less soon while nothing is found."""
+        self._full_in_a_row = 0
+        self._passed_over = 0 if found else self._passed_over + 1
+        self._next_claim = time.monotonic() + min(PASSED_OVER * 2**self._passed_over, self._poll_interval, 1.0)
+
+    def due_within(self, milliseconds: float) -> None:
+        """A job falls due then: a retry that this worker has just put off, or one that a rate lets start."""
         if self._next_claim != float("inf"):
             self._next_due = min(self._next_due, time.monotonic() + milliseconds / 1000)
 

@@ -30,6 +30,7 @@ from dataqueue.backends.base import (
 from dataqueue.definitions import Handler
 from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
 from dataqueue.events import Hook
+from dataqueue.limits import TypeLimits
 from dataqueue.tasks import end_tasks
 from dataqueue.version import __version__
 from dataqueue.worker.attempt import Attempt, no_handler
@@ -40,6 +41,7 @@ from dataqueue.worker.pace import Idle, Prefetch
 
 if TYPE_CHECKING:
     from dataqueue.queue import JobQueue
+    from dataqueue.worker.isolation import ChildPool
 
 logger = logging.getLogger("dataqueue.worker")
 
@@ -72,6 +74,7 @@ class Processor:
         settings = check_options(handlers, options)
         self.handlers = settings.handlers
         self.concurrency = settings.concurrency
+        self.group_concurrency = settings.group_concurrency
         self.batch_size = settings.batch_size
         self.poll_interval = settings.poll_interval
         self.lease = settings.lease
@@ -93,9 +96,13 @@ class Processor:
         self._finished_before = 0
         self._accepting = True
         self._suspect = False
+        self._limited = False
+        """Whether limits or groups decide about our types: then nothing is claimed ahead of a free slot."""
+        self._again, self._parked = False, 0
         self._main: asyncio.Task[int] | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._heartbeat: Heartbeat | None = None
+        self._children: ChildPool | None = None
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -218,6 +225,9 @@ class Processor:
                 self.queue.signals.unsubscribe("work", self._on_work)
                 self.queue.signals.unsubscribe("cancel", self._on_cancel)
             await heartbeat.stop()
+            if self._children is not None:
+                await self._children.close()
+                self._children = None
             if not self._inflight:
                 try:
                     await backend.unregister_worker(self.worker_id)
@@ -253,11 +263,22 @@ class Processor:
                 concurrency=self.concurrency,
                 version=__version__,
                 lease_seconds=self.lease * EXPIRY_SHARE,
+                group_concurrency=self.group_concurrency,
             )
             if await self.queue.backend.register_worker(worker):
+                await self.queue.backend.declare_limits(self._declared_limits())
                 return worker
             taken, self.worker_id = self.worker_id, f"{self.worker_id[:240]}~{uuid.uuid4().hex[:6]}"
             logger.warning("The worker id %r is in use; this worker is %r.", taken, self.worker_id)
+
+    def _declared_limits(self) -> dict[str, TypeLimits]:
+        """Those of the definitions that this worker runs; a plain mapping of handlers says nothing about limits."""
+        definitions = self.queue.definitions
+        return {
+            name: definitions[name].limits
+            for name, handler in self.handlers.items()
+            if name in definitions and definitions[name].handler is handler
+        }
 
     # -- the loop -------------------------------------------------------------------------------------
 
@@ -304,7 +325,7 @@ class Processor:
         """How many jobs could be taken on."""
         room = self.concurrency - len(self._inflight) - len(self._buffer)
         if limit is None:
-            room += self._prefetch.size()
+            room += 0 if self._limited else self._prefetch.size()
         else:
             room = min(room, limit - taken)
         return max(0, room)
@@ -329,8 +350,12 @@ class Processor:
             await self._outbox.record_one_by_one(self.worker_id, error)
             return 0
         self._outbox.recorded(cycle)
+        self._limited = cycle.limited if want else self._limited
+        self._again, self._parked = cycle.again, cycle.parked
         if promote:
             self._idle.promoted(cycle.next_due_ms)
+        if cycle.opens_in_ms is not None:
+            self._idle.due_within(cycle.opens_in_ms)
         for outcome in outcomes:
             if isinstance(outcome, Failed) and outcome.retry_ms is not None:
                 self._idle.due_within(outcome.retry_ms)
@@ -355,6 +380,9 @@ class Processor:
             if self._idle.is_saturated and self._listening_until:
                 self._listening_until = 0.0
                 await self._quietly(self.queue.backend.listen_no_more("work", self.worker_id))
+            return
+        if self._again:
+            self._idle.passed_over(found=got > 0 or self._parked > 0)
             return
         if limit is not None:
             self._idle.drained()
@@ -416,7 +444,11 @@ class Processor:
                 self._outbox.put(no_handler(job, self._types), NotBegun(job))
                 self._wake.set()
                 continue
-            attempt = Attempt(job, self.handlers[job.job_type], self.queue, self._threads, self.grace, self._on_over)
+            handler = self.handlers[job.job_type]
+            if handler.isolation is None:
+                attempt = Attempt(job, handler, self.queue, self._threads, self.grace, self._on_over)
+            else:
+                attempt = self._isolated(job, handler)
             earlier = self._inflight.get(job.id)
             if earlier is not None:  # taken from us and claimed again, before a heartbeat could tell
                 earlier.stop("lost")
@@ -425,6 +457,13 @@ class Processor:
             attempt.start(loop)
             if announce:
                 self.queue.hooks.emit(Hook("job:processing", job.id, job.job_type))
+
+    def _isolated(self, job: Claimed, handler: Handler) -> Attempt:
+        from dataqueue.worker.isolation import ChildPool, IsolatedAttempt
+
+        if self._children is None:
+            self._children = ChildPool(self.concurrency)
+        return IsolatedAttempt(job, handler, self.queue, self._threads, self.grace, self._on_over, self._children)
 
     def _threads(self) -> Executor:
         if self._executor is None:

@@ -60,7 +60,8 @@ async def campaign(queue: JobQueue, workers: Fleet, kills: list[Kill], chance: r
         while left := next((one for one in queues if one), None):
             kill = left.pop()
             draining = {"drain_after": chance.randint(3, 8)} if kill["at"] in WHILE_DRAINING else {}
-            name = workers.start(kill=kill, **draining)
+            idle = {"types": ["first_hangs"]} if kill["at"] == "listen" else {}  # only who finds nothing listens
+            name = workers.start(kill=kill, **draining, **idle)
             await until(lambda: workers.has_ended(name), f"the end of {name} by {kill}")  # noqa: B023
             assert name in workers.dead or draining, f"{name} came to no {kill}"
 

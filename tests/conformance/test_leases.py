@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from support import Working, until
+from support import Working, take_away, until
 
 from dataqueue import Hook, JobContext, JobQueue, LeaseLost, NewJob, SyncJobContext
 from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released, WorkerInfo
@@ -214,7 +214,7 @@ async def test_a_handler_is_told_that_its_lease_is_lost(queue: JobQueue, working
     await working(queue, {"stolen": stolen}, lease=timedelta(seconds=1.5), worker_id="w")
     handle = await queue.add_job("stolen")
     await began.wait()
-    await _take_away(queue, handle.id)
+    await take_away(queue, handle.id)
     assert await handle.result(timeout=20) == "second"
     assert told == ["cancelled", "lease lost"]
 
@@ -349,16 +349,3 @@ async def test_cancelling_run_hands_back(queue: JobQueue) -> None:
     await asyncio.gather(task, return_exceptions=True)
     job = await handle.refresh()
     assert (job.status, job.attempts) == ("pending", 0)
-
-
-async def _take_away(queue: JobQueue, job_id: int) -> None:
-    """As if the worker had been silent: its lease is taken away behind its back."""
-    backend = await queue.open()
-    job = await queue.require_job(job_id)
-    assert job.locked_by is not None
-    heart = backend.heart()
-    while True:
-        await asyncio.to_thread(heart.beat, _worker(job.locked_by, lease=0.0), [])
-        if await backend.reclaim_expired(10):
-            break
-    heart.close()

@@ -29,7 +29,10 @@ ODD_NAMES = [
     "select",
     "x" * 50,
 ]
-CONCURRENT_INDEXES = ["dataqueue_future", "dataqueue_ready", "dataqueue_tags", "dataqueue_unfinished"]
+CONCURRENT_INDEXES = [
+    "dataqueue_group_running", "dataqueue_later", "dataqueue_parked", "dataqueue_ready", "dataqueue_tags",
+    "dataqueue_unfinished",
+]  # fmt: skip
 
 
 def run(url: str, schema: str | None = None, **options: Any) -> list[str]:

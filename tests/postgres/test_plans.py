@@ -16,7 +16,7 @@ from system_postgres import find_programs, system_postgres
 
 from dataqueue import JobQueue, NewJob
 from dataqueue.backends.base import Completed, Failed, JobFilter, Outcome, Released, WorkerInfo
-from dataqueue.backends.postgres.backend import _CLAIM_SETTINGS
+from dataqueue.backends.postgres.cycle import _SETTINGS as _CLAIM_SETTINGS
 from dataqueue.backends.postgres.records import filter_parameters
 from dataqueue.backends.postgres.statements import Statements
 
@@ -26,7 +26,7 @@ from .plans import FINISHED, OURS, READY, RUNNING, STRANGERS, Conn, Report, expl
 pytestmark = [pytest.mark.plans, pytest.mark.timeout(900)]
 
 SQL = Statements("public")
-PKEY, READY_INDEX, FUTURE, UNFINISHED = "job_queue_pkey", "dataqueue_ready", "dataqueue_future", "dataqueue_unfinished"
+PKEY, READY_INDEX, FUTURE, UNFINISHED = "job_queue_pkey", "dataqueue_ready", "dataqueue_later", "dataqueue_unfinished"
 KEYS, TAGS, EVENTS = "idx_job_queue_idempotency_key", "dataqueue_tags", "job_events_pkey"
 
 
@@ -67,7 +67,7 @@ def claim(limit: int, types: list[str], rows: int, blocks: int) -> Case:
     some = "none" if types == STRANGERS else str(limit)
     return Case(
         f"claim {some} of {len(types)} types",
-        SQL.claim(limit),
+        SQL.claim("claim_jobs", limit),
         {"worker_id": "w", "job_types": types, "limit": limit},
         {READY_INDEX, PKEY},
         rows,

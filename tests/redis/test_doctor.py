@@ -154,9 +154,9 @@ async def test_consistent_while_it_works(make_queue: Callable[..., JobQueue], wo
 DAMAGE: dict[str, tuple[Callable[[redis.Redis, str], object], str]] = {
     "ix member gone": (lambda c, p: c.zrem(f"{p}ix", b"\0\1\1" + pack_id(1)), "job that is missing in ix: 1"),
     "ix member of another state": (lambda c, p: c.zadd(f"{p}ix", {b"\0\1\3" + pack_id(1): 0}), "member of ix that its job does not ask for: 1"),
-    "not ready": (lambda c, p: c.zremrangebyrank(f"{p}rd", 0, 0), "job that is neither in rd and dl"),
-    "not delayed": (lambda c, p: c.zremrangebyrank(f"{p}dl", 0, 0), "job that is neither in rd and dl"),
-    "both ready and delayed": (lambda c, p: _twice(c, p), "job that is both in rd and dl: 3"),
+    "not ready": (lambda c, p: c.zremrangebyrank(f"{p}rd", 0, 0), "job that is in none of rd, dl and pk"),
+    "not delayed": (lambda c, p: c.zremrangebyrank(f"{p}dl", 0, 0), "job that is in none of rd, dl and pk"),
+    "both ready and delayed": (lambda c, p: _twice(c, p), "job that is in more than one of rd, dl and pk: 3"),
     "ready with another priority": (lambda c, p: c.zadd(f"{p}rd", {b"\0\1" + b"\0" * 10 + pack_id(1): 0}), "member of rd that its job does not ask for: 1"),
     "ghost": (lambda c, p: c.hdel(f"{p}h", pack_id(1)), "member of rd whose job is gone: 1"),
     "ghost of a payload": (lambda c, p: c.hdel(f"{p}h", pack_id(1)), "entry of s whose job is gone: 1"),

@@ -53,6 +53,7 @@ def _add_one(statements: Statements, spec: JobSpec) -> Steps:
         "retry_delay": spec.retry.delay,
         "retry_backoff": spec.retry.backoff,
         "retry_delay_max": spec.retry.delay_max,
+        "group": spec.group,
     }
     if spec.idempotency_key is None:
         rows = yield statements("add_job"), parameters
@@ -119,5 +120,7 @@ def _one_as_json(spec: JobSpec) -> str:
         parts.append(
             f',"rd":{json.dumps(retry.delay)},"rb":{json.dumps(retry.backoff)},"rm":{json.dumps(retry.delay_max)}'
         )
+    if spec.group is not None:
+        parts.append(f',"g":{json.dumps(spec.group)}')
     parts.append("}")
     return "".join(parts)

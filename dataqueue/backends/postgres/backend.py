@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
@@ -16,12 +16,8 @@ from psycopg_pool import AsyncConnectionPool
 from dataqueue.backends.base import (
     AHEAD_LIMIT,
     Added,
-    Cancelled,
     ChangeResult,
-    Claimed,
-    Completed,
     Cycle,
-    Failed,
     FailedJob,
     Finding,
     Heart,
@@ -29,7 +25,6 @@ from dataqueue.backends.base import (
     JobFilter,
     Outcome,
     Reclaimed,
-    Released,
     Signal,
     Situation,
     Stats,
@@ -37,6 +32,7 @@ from dataqueue.backends.base import (
     Topic,
     WorkerInfo,
     WorkerRecord,
+    may_go,
 )
 from dataqueue.backends.postgres import adding, doctor, migrate
 from dataqueue.backends.postgres.connect import (
@@ -51,6 +47,7 @@ from dataqueue.backends.postgres.connect import (
     parse_url,
     store_errors,
 )
+from dataqueue.backends.postgres.cycle import Cycling
 from dataqueue.backends.postgres.heart import PostgresHeart
 from dataqueue.backends.postgres.listen import listen
 from dataqueue.backends.postgres.records import (
@@ -58,6 +55,7 @@ from dataqueue.backends.postgres.records import (
     failure_from,
     filter_parameters,
     job_from,
+    limit_from,
     timing_from,
     worker_from,
     worker_parameters,
@@ -65,6 +63,7 @@ from dataqueue.backends.postgres.records import (
 from dataqueue.backends.postgres.statements import Statements, check_schema
 from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent
+from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobSpec
 from dataqueue.tasks import end_tasks
 from dataqueue.tls import TLS
@@ -80,27 +79,9 @@ _TRIES = 3
 _COUNT_COMPLETED_BELOW = 500_000
 """Rows up to which completed jobs are counted one by one; beyond, the planner's estimate serves."""
 
-# jit compiles for half a second what runs in one millisecond. Sequential and bitmap scans look cheap
-# to the planner on a small or freshly filled table, and read everything once it has grown. Local to
-# the transaction: a session's settings would leak through a transaction-pooling PgBouncer.
-_CLAIM_SETTINGS: LiteralString = (
-    "SELECT set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),"
-    " set_config('enable_bitmapscan', 'off', true)"
-)
-# Outcomes are joined to their jobs by id; a plan that was cached while the table was small would hash
-# the whole table instead until the next autovacuum (100 completions at a million rows: 200 ms, not 1.5).
 _READ_SETTINGS: LiteralString = (
     "SELECT set_config('statement_timeout', '10s', true), set_config('lock_timeout', '2s', true)"
 )
-_RECORD_SETTINGS: LiteralString = (
-    "SELECT set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),"
-    " set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
-    " set_config('enable_mergejoin', 'off', true)"
-)
-# A worker that is frozen between the statements of a pipeline keeps its row locks, and nobody can take its jobs back:
-# the server ends such a session. (Its other timeouts do not count the wait for a pipeline's next message.)
-_TIME_LIMIT: LiteralString = ", set_config('transaction_timeout', '20s', true)"
-_TIME_LIMIT_SINCE = 170000
 
 
 class PostgresBackend:
@@ -131,6 +112,7 @@ class PostgresBackend:
         self._statements: Statements | None = Statements(schema) if schema else None
         self.shared = False
         self._where = describe(conninfo)
+        self._cycling = Cycling(self)
 
     @classmethod
     def from_url(
@@ -400,15 +382,27 @@ class PostgresBackend:
 
     async def cancel(self, job_id: int, by: str | None = None) -> ChangeResult:
         cursor = await self._write(self.statements("cancel_job"), {"id": job_id, "by": by})
-        status, exists, _ = (await cursor.fetchall())[0]
+        status, exists, _, freed = (await cursor.fetchall())[0]
         if not exists:
             return "missing"
+        if freed:  # in line it held a place that its group's next may need
+            await self._cycling.free_places([job_id])
         return "unchanged" if status is None else "changed" if status == "cancelled" else "requested"
 
     async def retry(self, job_id: int, force: bool, by: str | None = None) -> ChangeResult:
         cursor = await self._write(self.statements("retry_job"), {"id": job_id, "force": force, "by": by})
         retried, exists, _ = (await cursor.fetchall())[0]
         return "changed" if retried is not None else "unchanged" if exists else "missing"
+
+    async def pause(self, job_type: str | None, by: str | None = None) -> bool:
+        parameters = {"job_type": job_type or "", "by": by}
+        return (await self._write(self.statements("pause"), parameters)).rowcount == 1
+
+    async def resume(self, job_type: str | None) -> bool:
+        return (await self._write(self.statements("resume"), {"job_type": job_type or ""})).rowcount == 1
+
+    async def list_limits(self) -> list[LimitState]:
+        return [limit_from(row) for row in await self._read(self.statements("read_limits"), {})]
 
     async def stats(self) -> Stats:
         rows, oldest = (await self._read(self.statements("measure_queue"), {}))[0]
@@ -440,7 +434,13 @@ class PostgresBackend:
                 break
         if job is None or not rows:
             return None
-        now, _, ready_at, locked, ahead = rows[0]
+        now, _, ready_at, locked, ahead, parked, group_limit, group_running = rows[0]
+        by_group: dict[str | None, tuple[int, int]] = {}
+        may_go_ahead = min(ahead, AHEAD_LIMIT)
+        if group_limit is not None and ahead:
+            found = await self._read(self.statements("list_ahead"), {"id": job_id, "most": AHEAD_LIMIT})
+            by_group = {group: (count, running) for group, count, running in found}
+            may_go_ahead = may_go(by_group, group_limit)
         return Situation(
             job=job,
             now=now.astimezone(UTC),
@@ -448,6 +448,12 @@ class PostgresBackend:
             row_locked=locked,
             ahead=min(ahead, AHEAD_LIMIT),
             workers=await self.list_workers(),
+            limits=tuple(item for item in await self.list_limits() if item.job_type in (None, job.job_type)),
+            group_limit=group_limit,
+            group_running=group_running or 0,
+            parked=parked,
+            ahead_in_group=by_group.get(job.group, (0, 0))[0] if job.group else 0,
+            may_go_ahead=may_go_ahead,
         )
 
     async def list_failures(self, job_type: str | None, seconds: float, limit: int) -> list[FailedJob]:
@@ -482,33 +488,18 @@ class PostgresBackend:
         limit: int,
         promote: bool,
     ) -> Cycle:
-        statements = self.statements
-        recording: list[psycopg.AsyncCursor[tuple[Any, ...]]] = []
-        promoting = claiming = None
-        async with self.connection() as conn:
-            time_limit = _TIME_LIMIT if conn.info.server_version >= _TIME_LIMIT_SINCE else ""
-            async with conn.pipeline() as pipeline:
-                if outcomes:
-                    await conn.execute(_RECORD_SETTINGS + time_limit)
-                for sql, parameters in _recording_steps(statements, worker_id, outcomes):
-                    recording.append(await conn.cursor(row_factory=tuple_row).execute(sql, parameters))
-                if limit:
-                    if recording:
-                        await pipeline.sync()  # the outcomes are committed whatever becomes of the claim
-                    await conn.execute(_CLAIM_SETTINGS + time_limit)
-                    if promote:
-                        promoting = await conn.cursor(row_factory=tuple_row).execute(statements("promote_due"), {})
-                    claiming = await conn.cursor(row_factory=tuple_row).execute(
-                        statements.claim(limit),
-                        {"worker_id": worker_id, "job_types": list(job_types), "limit": limit},
-                    )
-            done: set[int] = set()
-            for cursor in recording:
-                done.update((await cursor.fetchall())[0][0] or ())
-            lost: list[Held] = [(item.id, item.lease_id) for item in outcomes if item.lease_id not in done]
-            next_due = None if promoting is None else (await promoting.fetchall())[0][1]
-            jobs = [] if claiming is None else [Claimed(*row) for row in await claiming.fetchall()]
-        return Cycle(jobs, lost, next_due)
+        return await self._cycling.cycle(worker_id, outcomes, job_types, limit, promote)
+
+    async def declare_limits(self, limits: Mapping[str, TypeLimits]) -> None:
+        names = sorted(limits)
+        rates = [limits[name].rate for name in names]
+        parameters = {
+            "job_types": names,
+            "concurrencies": [limits[name].max_concurrency for name in names],
+            "counts": [rate and rate.count for rate in rates],
+            "lengths": [rate and rate.ms for rate in rates],
+        }
+        await self._write(self.statements("declare_limits"), parameters)
 
     async def list_due_types(self) -> list[str]:
         return [row[0] for row in await self._read(self.statements("list_due_types"), {})]
@@ -531,7 +522,11 @@ class PostgresBackend:
 
     async def reclaim_expired(self, limit: int) -> list[Reclaimed]:
         cursor = await self._write(self.statements("reclaim_expired"), {"limit": limit})
-        return [Reclaimed(row[0], row[1], row[2], row[3]) for row in await cursor.fetchall()]
+        rows = await cursor.fetchall()
+        if any(grouped for *_, grouped in rows):
+            await self._cycling.free_places([row[0] for row in rows])
+        await self._cycling.unpark_stale()
+        return [Reclaimed(row[0], row[1], row[2], row[3]) for row in rows]
 
     async def listen_for(self, topic: Topic, listener_id: str, seconds: float) -> None:
         await self._write(self.statements("listen_for"), {"topic": topic, "id": listener_id, "seconds": seconds})
@@ -555,36 +550,3 @@ class PostgresBackend:
         """Every migration: version, name, and when it was applied (None: not yet)."""
         with store_errors(self.location()):
             return await asyncio.to_thread(migrate.status, self.conninfo, self.connect_kwargs, self._given_schema)
-
-
-def _recording_steps(
-    statements: Statements, worker_id: str, outcomes: Sequence[Outcome]
-) -> list[tuple[LiteralString, dict[str, Any]]]:
-    """One statement for each kind of outcome that occurs."""
-    completed = [item for item in outcomes if isinstance(item, Completed)]
-    failed = [item for item in outcomes if isinstance(item, Failed)]
-    cancelled = [item for item in outcomes if isinstance(item, Cancelled)]
-    released = [item for item in outcomes if isinstance(item, Released)]
-    steps: list[tuple[LiteralString, dict[str, Any]]] = []
-    if completed:
-        outputs = [item.output for item in completed]
-        steps.append((statements("complete_jobs"), {**_held(completed), "outputs": outputs}))
-    if failed:
-        parameters = {
-            **_held(failed),
-            "messages": [item.message for item in failed],
-            "reasons": [item.reason for item in failed],
-            "retries": [item.retry_ms for item in failed],
-            "error_types": [item.error_type for item in failed],
-            "frames": [item.frame for item in failed],
-        }
-        steps.append((statements("fail_jobs"), parameters))
-    if cancelled:
-        steps.append((statements("cancel_attempts"), _held(cancelled)))
-    if released:
-        steps.append((statements("release_jobs"), {**_held(released), "worker_id": worker_id}))
-    return steps
-
-
-def _held(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    return {"ids": [item.id for item in outcomes], "leases": [item.lease_id for item in outcomes]}

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 _OLDEST_SERVER = 140000
 _INDEXES = (
     "dataqueue_ready",
-    "dataqueue_future",
+    "dataqueue_later",
+    "dataqueue_parked",
+    "dataqueue_group_running",
     "dataqueue_unfinished",
     "dataqueue_tags",
     "idx_job_queue_idempotency_key",

@@ -8,6 +8,7 @@ from typing import Any
 
 from dataqueue.backends.base import FailedJob, JobFilter, Timing, WorkerInfo, WorkerRecord
 from dataqueue.jobs import ErrorEntry, Job, JobEvent
+from dataqueue.limits import LimitState, Rate
 from dataqueue.retry import RetryPolicy
 
 
@@ -17,7 +18,7 @@ def job_from(row: tuple[Any, ...]) -> Job:
         job_id, job_type, payload, status, priority, created_at, updated_at, run_at, attempts, max_attempts,
         next_attempt_at, started_at, completed_at, last_failed_at, last_retried_at, last_cancelled_at,
         locked_at, locked_by, cancel_requested_at, failure_reason, error_history, pending_reason, timeout_ms,
-        tags, idempotency_key, retry_delay, retry_backoff, retry_delay_max, progress, output,
+        tags, idempotency_key, retry_delay, retry_backoff, retry_delay_max, progress, output, group,
     ) = row  # fmt: skip
     return Job(
         id=job_id,
@@ -45,6 +46,7 @@ def job_from(row: tuple[Any, ...]) -> Job:
         timeout=None if timeout_ms is None else timedelta(milliseconds=timeout_ms),
         tags=tuple(tags or ()),
         idempotency_key=idempotency_key,
+        group=group,
         retry=RetryPolicy(retry_delay, retry_backoff, retry_delay_max),
         progress=progress,
         output=None if output is None else json.loads(output),
@@ -72,7 +74,9 @@ def event_from(row: tuple[Any, ...]) -> JobEvent:
 
 
 def worker_from(row: tuple[Any, ...]) -> WorkerRecord:
-    worker_id, host, pid, job_types, concurrency, version, started, beat, expires, alive, running = row
+    worker_id, host, pid, job_types, concurrency, version, started, beat, expires, alive, running, group_concurrency = (
+        row
+    )
     return WorkerRecord(
         id=worker_id,
         host=host,
@@ -85,6 +89,21 @@ def worker_from(row: tuple[Any, ...]) -> WorkerRecord:
         lease_expires_at=expires.astimezone(UTC),
         alive=alive,
         running=running,
+        group_concurrency=group_concurrency,
+    )
+
+
+def limit_from(row: tuple[Any, ...]) -> LimitState:
+    job_type, paused_at, paused_by, max_concurrency, count, ms, running, started, opens_at = row
+    return LimitState(
+        job_type=job_type or None,
+        paused_at=paused_at and paused_at.astimezone(UTC),
+        paused_by=paused_by,
+        max_concurrency=max_concurrency,
+        running=running,
+        rate=None if count is None else Rate(count, timedelta(milliseconds=ms)),
+        started=started,
+        opens_at=opens_at and opens_at.astimezone(UTC),
     )
 
 
@@ -135,6 +154,7 @@ def filter_parameters(where: JobFilter) -> dict[str, Any]:
         "created_after": where.created_after,
         "created_before": where.created_before,
         "error_contains": where.error_contains,
+        "group": where.group,
     }
 
 
@@ -147,4 +167,5 @@ def worker_parameters(worker: WorkerInfo) -> dict[str, Any]:
         "concurrency": worker.concurrency,
         "version": worker.version,
         "lease_seconds": worker.lease_seconds,
+        "group_concurrency": worker.group_concurrency,
     }

@@ -57,10 +57,10 @@ class Statements:
     def __call__(self, name: str) -> LiteralString:
         return self._get(name, 0)
 
-    def claim(self, limit: int) -> LiteralString:
-        """The claim, with its two inner limits as literals of a few sizes (each size is planned once)."""
+    def claim(self, name: str, limit: int) -> LiteralString:
+        """A statement of the claim, with its two inner limits as literals of a few sizes (each size is planned once)."""
         size = next((size for size in (1, 8, 32, 128, 512) if limit <= size), limit)
-        return self._get("claim_jobs", size)
+        return self._get(name, size)
 
     def _get(self, name: str, size: int) -> LiteralString:
         text = self._texts.get((name, size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -53,18 +53,18 @@ from dataqueue.backends.redis.records import (
     STATUS_NAMES,
     claimed_from,
     encode_spec,
-    encode_worker,
     events_from,
     id_of,
     inverted,
     job_from,
-    lease_ms,
     moment,
     pack_job,
+    worker_arguments,
     worker_from,
 )
 from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent
+from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobSpec
 from dataqueue.tls import TLS
 
@@ -189,7 +189,7 @@ class RedisBackend:
 
     async def _add_plain(self, spec: JobSpec) -> int:
         """The id of a job without anything special, by a shorter script; 0 if it takes the longer one."""
-        if spec.tags or spec.idempotency_key or spec.delay_ms or spec.run_at is not None:
+        if spec.tags or spec.idempotency_key or spec.group or spec.delay_ms or spec.run_at is not None:
             return 0
         return await self.call("add_one", spec.job_type, inverted(spec.priority), spec.max_attempts, encode_spec(spec))
 
@@ -236,15 +236,17 @@ class RedisBackend:
         job = await self.get_job(job_id)
         if job is None:
             return None
+        workers = await self.list_workers()
         with store_errors(self.location()):
-            ready_at, ahead = await reading.situation(self, job)
+            found = await reading.situation(self, job, workers)
+        found["ahead"] = min(found["ahead"], AHEAD_LIMIT)
         return Situation(
             job=job,
             now=await self.now(),
-            ready_at=ready_at,
             row_locked=False,  # a script is never half-way for anybody else
-            ahead=min(ahead, AHEAD_LIMIT),
-            workers=await self.list_workers(),
+            workers=workers,
+            limits=tuple(item for item in await self.list_limits() if item.job_type in (None, job.job_type)),
+            **found,
         )
 
     async def list_failures(self, job_type: str | None, seconds: float, limit: int) -> list[FailedJob]:
@@ -296,6 +298,16 @@ class RedisBackend:
         answer = await self.call(name, pack_id(job_id), *arguments)
         return answer.decode()
 
+    async def pause(self, job_type: str | None, by: str | None = None) -> bool:
+        return bool(await self.call("pause", job_type or "", json.dumps(by)))
+
+    async def resume(self, job_type: str | None) -> bool:
+        return bool(await self.call("resume", job_type or ""))
+
+    async def list_limits(self) -> list[LimitState]:
+        with store_errors(self.location()):
+            return await reading.list_limits(self)
+
     async def stats(self) -> Stats:
         with store_errors(self.location()):
             by_type, oldest = await reading.count(self)
@@ -333,7 +345,7 @@ class RedisBackend:
     # -- workers ----------------------------------------------------------------------------------
 
     async def register_worker(self, worker: WorkerInfo) -> bool:
-        return bool(await self.call("register", worker.id, encode_worker(worker), lease_ms(worker)))
+        return bool(await self.call("register", *worker_arguments(worker)))
 
     async def unregister_worker(self, worker_id: str) -> None:
         await self.call("unregister", worker_id)
@@ -354,7 +366,9 @@ class RedisBackend:
         for start in range(0, len(outcomes) - OUTCOMES, OUTCOMES):
             accepted += (await self._cycle(worker_id, outcomes[start : start + OUTCOMES], [], 0, False, metadata))[0]
         last = outcomes[len(accepted) :]
-        marks, next_due, *rest = await self._cycle(worker_id, last, job_types, limit, promote, metadata)
+        marks, next_due, opens, limited, parked, *rest = await self._cycle(
+            worker_id, last, job_types, limit, promote, metadata
+        )
         accepted += marks
         lost = [(item.id, item.lease_id) for item, mark in zip(outcomes, accepted, strict=True) if mark == _REFUSED]
         jobs: list[Claimed] = []
@@ -363,7 +377,23 @@ class RedisBackend:
             number = head["type"]
             job_type = self._type_names.get(number) or await self.type_name(number)
             jobs.append(claimed_from(unpack_int(rest[n]), head, rest[n + 2], job_type))
-        return Cycle(jobs, lost, None if next_due < 0 else float(next_due))
+        return Cycle(
+            jobs,
+            lost,
+            None if next_due < 0 else float(next_due),
+            None if opens < 0 else float(opens),
+            again=parked > 0,
+            parked=parked,
+            limited=bool(limited),
+        )
+
+    async def declare_limits(self, limits: Mapping[str, TypeLimits]) -> None:
+        arguments: list[Any] = []
+        for name, own in sorted(limits.items()):
+            rate = "" if own.rate is None else f"{own.rate.count} {own.rate.ms}"
+            arguments += [name, own.max_concurrency or "", rate]
+        if arguments:
+            await self.call("declare_limits", *arguments)
 
     async def _cycle(
         self,

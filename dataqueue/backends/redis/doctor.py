@@ -182,7 +182,7 @@ async def examine_deep(backend: RedisBackend, page: int = 500) -> list[Finding]:
     async for entries in _scan(backend, "hscan", "h", page):
         jobs += len(entries)
         await check(partial(_misplaced, backend), entries)
-    for name in ("ix", "rd", "dl", "ls", "tg"):
+    for name in ("ix", "rd", "dl", "ls", "gr", "pk", "tg"):
         async for entries in _scan(backend, "zscan", name, page):
             await check(partial(_ghosts, backend, name), [member for member, _ in entries])
             scored = [member for member, score in entries if score]
@@ -221,7 +221,7 @@ async def _scan(backend: RedisBackend, command: str, name: str, page: int) -> As
 async def _expected(backend: RedisBackend, ids: list[bytes]) -> dict[bytes, dict[str, set[bytes]] | None]:
     """For each job, the members that its state asks for; None if its payload is missing. Gone jobs are left out.
 
-    One that waits for its time is to be among the ready or the delayed: both are named.
+    One that waits for its time is to be among the ready, the delayed or the parked: all are named.
     """
     pipe = backend.client.pipeline(transaction=False)
     pipe.hmget(backend.key("h"), ids)
@@ -239,10 +239,14 @@ def _members_of(job_id: bytes, head: Head, spec: bytes) -> dict[str, set[bytes]]
     members: dict[str, set[bytes]] = {"ix": {number + bytes([status]) + job_id}}
     if status == STATUS_CODES["processing"]:
         members["ls"] = {(head.worker or "").encode() + b"\0" + job_id}
+        if head.group is not None:
+            members["gr"] = {head.group.encode() + b"\0" + job_id}
     retries = status == STATUS_CODES["failed"] and head["next_at"]
     if head["attempts"] < head["max"] and (status == STATUS_CODES["pending"] or retries):
-        due = pack_int(head["next_at"] if retries else head["run_at"], 6)
+        due = pack_int(head["next_at"] or head["run_at"], 6)
         members["rd"] = {number + priority + due + job_id}
+        if head.group is not None:
+            members["pk"] = {head.group.encode() + b"\0" + number + priority + due + job_id}
         members["dl"] = {due + number + priority + job_id}
     members["tg"] = {tag.encode() + b"\0" + job_id for tag in decode_spec(spec)[0].get("tags", ())}
     return members
@@ -267,13 +271,14 @@ async def _misplaced(backend: RedisBackend, ids: list[bytes]) -> set[Complaint]:
     scores: list[float | None] = await pipe.execute() if asked else []
     waits: Counter[bytes] = Counter()
     for (job_id, name), score in zip(asked, scores, strict=True):
-        if name in ("rd", "dl"):
+        if name in ("rd", "dl", "pk"):
             waits[job_id] += score is not None
         elif score is None:
             complaints.add((job_id, f"job that is missing in {name}"))
     for job_id in {job_id for job_id, name in asked if name == "rd"}:
         if waits[job_id] != 1:
-            complaints.add((job_id, f"job that is {'both' if waits[job_id] else 'neither'} in rd and dl"))
+            where = "more than one of" if waits[job_id] else "none of"
+            complaints.add((job_id, f"job that is in {where} rd, dl and pk"))
     return complaints
 
 

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from dataqueue.backends.base import Held, Pulse, WorkerInfo
 from dataqueue.backends.redis.call import Scripts, store_errors
 from dataqueue.backends.redis.layout import pack_id
-from dataqueue.backends.redis.records import encode_worker, lease_ms
+from dataqueue.backends.redis.records import worker_arguments
 
 _PIECE = 1000
 """Jobs asked about in one script call: Redis serves nobody else meanwhile."""
@@ -32,7 +32,7 @@ class RedisHeart:
                 if self._client is None:
                     self._client = self._make_client()
                 for start in range(0, max(1, len(held)), _PIECE):  # at least once: the lease is renewed
-                    arguments: list[Any] = [worker.id, encode_worker(worker), lease_ms(worker)]
+                    arguments = worker_arguments(worker)
                     for job_id, lease_id in held[start : start + _PIECE]:
                         arguments += (pack_id(job_id), lease_id)
                     answer += self._scripts.call_sync(self._client, "beat", *arguments)

@@ -7,7 +7,7 @@ number is constant; jobs, types and tags are fields and members inside them:
  key  kind   content
 ====  =====  ===================================================================================
  m    hash   counters ``id``, ``lease``, ``type``, ``event``; ``layout`` version
- h    hash   id6 → head: the fields below, length2 and name of the worker, then the events
+ h    hash   id6 → head: the fields below, lengths2 and names of worker and group, then the events
  s    hash   id6 → spec: JSON of the options that never change, a newline, the payload's JSON
  o    hash   id6 → output (JSON)
  er   hash   id6 → error history: JSON lines
@@ -22,12 +22,17 @@ number is constant; jobs, types and tags are fields and members inside them:
  wk   hash   worker → JSON about it
  wl   zset   worker, by the end of its lease (ms)
  ls   zset   worker NUL id6: what each holds
+ gr   zset   group NUL id6: what runs of each group
+ pk   zset   group NUL type2 priority4 due6 id6: due, but parked since its group is full
+ gl   zset   worker, by how many of a group it lets run
+ cf   hash   limits of types (the empty name: the queue): ``p``type → ms and who paused it, ``m``type → most at
+             a time, ``r``type → starts and ms of its rate, ``s``type → ms6 count4 of the starts that count
  lw   zset   who waits for work, by until when (ms)
  lf   zset   who waits for results, likewise
  sig  (pub/sub channel)
 ====  =====  ===================================================================================
 
-Every score in rd, dl, ix, tg and ls is 0: members are compared as bytes, and numbers are big-endian,
+Every score in rd, dl, ix, tg, ls, gr and pk is 0: members are compared as bytes, and numbers are big-endian,
 so ranges are exact for every priority, millisecond and id. Priorities are stored as 2^31-1-priority.
 """
 
@@ -40,12 +45,13 @@ from typing import Final
 from dataqueue.backends.base import Outcome
 
 KEYS: Final = (
-    "m", "h", "s", "o", "er", "ev", "rd", "dl", "ix", "tg", "id", "ty", "tn", "wk", "wl", "ls", "lw", "lf",
+    "m", "h", "s", "o", "er", "ev", "rd", "dl", "ix", "tg", "id", "ty", "tn", "wk", "wl", "ls", "gr", "pk", "gl", "cf",
+    "lw", "lf",
 )  # fmt: skip
-SORTED_SETS: Final = frozenset({"rd", "dl", "ix", "tg", "wl", "ls", "lw", "lf"})
+SORTED_SETS: Final = frozenset({"rd", "dl", "ix", "tg", "wl", "ls", "gr", "pk", "gl", "lw", "lf"})
 """All other keys are hashes."""
 CHANNEL: Final = "sig"
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 
 STATUS_CODES: Final = {"pending": 1, "processing": 2, "completed": 3, "failed": 4, "cancelled": 5, "waiting": 6}
 REASON_CODES: Final = {None: 0, "timeout": 1, "handler_error": 2, "no_handler": 3, "worker_lost": 4}
@@ -89,6 +95,7 @@ HEAD: Final = (
 """Fixed fields of a head, in order, with their bytes. Times are milliseconds, 0 for never."""
 
 HEAD_BYTES: Final = sum(size for _, size in HEAD)
+_NAMES_AT: Final = HEAD_BYTES + 4
 
 
 def key_prefix(prefix: str) -> str:
@@ -131,14 +138,21 @@ class Head:
 
     @property
     def worker(self) -> str | None:
-        return self.data[HEAD_BYTES + 2 : self._events_at()].decode() or None
+        return self.data[_NAMES_AT : self._group_at()].decode() or None
+
+    @property
+    def group(self) -> str | None:
+        return self.data[self._group_at() : self._events_at()].decode() or None
 
     @property
     def events(self) -> bytes:
         return self.data[self._events_at() :]
 
+    def _group_at(self) -> int:
+        return _NAMES_AT + int.from_bytes(self.data[HEAD_BYTES : HEAD_BYTES + 2], "big")
+
     def _events_at(self) -> int:
-        return HEAD_BYTES + 2 + int.from_bytes(self.data[HEAD_BYTES : HEAD_BYTES + 2], "big")
+        return self._group_at() + int.from_bytes(self.data[HEAD_BYTES + 2 : _NAMES_AT], "big")
 
 
 def decode_events(log: bytes) -> list[tuple[int, int, bytes]]:
@@ -163,7 +177,7 @@ def lua_prelude(names: Sequence[str]) -> str:
         for name, code in table.items()
     )
     fields = [name for name, _ in HEAD]
-    form = ">" + "".join(f"I{size}" for _, size in HEAD) + "I2"
+    form = ">" + "".join(f"I{size}" for _, size in HEAD) + "I2I2"
     fresh = {"status": "S_PENDING", "progress": NO_PROGRESS, "type": "type", "max": "max", "prio": "prio"}
     fresh |= {"run_at": "due", "created": "now", "updated": "now"}
     return f"""
@@ -188,18 +202,22 @@ local function probe()
 end
 
 local function decode(data)
-  local {", ".join(fields)}, length, at = struct.unpack('{form}', data)
+  local {", ".join(fields)}, length, more, at = struct.unpack('{form}', data)
+  local group = at + length
   return {{ {", ".join(f"{name} = {name}" for name in fields)},
-    worker = string.sub(data, at, at + length - 1), events = string.sub(data, at + length) }}
+    worker = string.sub(data, at, group - 1), group = string.sub(data, group, group + more - 1),
+    events = string.sub(data, group + more) }}
 end
 
 local function encode(h)
-  return struct.pack('{form}', {", ".join(f"h.{name}" for name in fields)}, #h.worker) .. h.worker .. h.events
+  return struct.pack('{form}', {", ".join(f"h.{name}" for name in fields)}, #h.worker, #h.group)
+    .. h.worker .. h.group .. h.events
 end
 
 -- The head of a job that was just added, with its event.
-local function fresh_head(type, prio, max, due)
-  return struct.pack('{form}I1I6I3', {", ".join(str(fresh.get(name, 0)) for name in fields)}, 0, E_ADDED, now, 0)
+local function fresh_head(type, prio, max, due, group)
+  return struct.pack('{form}', {", ".join(str(fresh.get(name, 0)) for name in fields)}, 0, #group)
+    .. group .. struct.pack('>I1I6I3', E_ADDED, now, 0)
 end
 
 """

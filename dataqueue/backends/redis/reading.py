@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import heapq
+import json
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dataqueue.backends.base import FailedJob, JobFilter, Timing
+from dataqueue.backends.base import AHEAD_LIMIT, FailedJob, JobFilter, Timing, WorkerRecord, may_go
 from dataqueue.backends.redis.layout import STATUS_CODES, Head, pack_id, pack_int, unpack_int
 from dataqueue.backends.redis.records import (
     failure_from,
     id_of,
-    inverted,
-    milliseconds_of,
     moment,
     timing_from,
 )
 from dataqueue.jobs import Job
+from dataqueue.limits import LimitState, Rate
 
 if TYPE_CHECKING:
     from dataqueue.backends.redis.backend import RedisBackend
@@ -72,6 +73,7 @@ def _fits(job: Job, where: JobFilter) -> bool:
         and (where.run_before is None or job.run_at < where.run_before)
         and (where.created_after is None or job.created_at >= where.created_after)
         and (where.created_before is None or job.created_at < where.created_before)
+        and (where.group is None or job.group == where.group)
         and (where.error_contains is None or _has_error(job, where.error_contains))
         and (where.tags is None or _fits_tags(set(job.tags), set(where.tags), where.tag_mode))
     )
@@ -171,17 +173,80 @@ class _Range:
         return self.members[self._next]
 
 
-async def situation(backend: RedisBackend, job: Job) -> tuple[datetime | None, int]:
-    """When a job may be claimed, and how many due jobs of its type come first."""
-    ready_at = None
-    if job.attempts < job.max_attempts:
-        ready_at = job.run_at if job.status == "pending" else job.next_attempt_at if job.status == "failed" else None
-    if ready_at is None:
-        return None, 0
-    number = (await backend.types())[job.job_type]
-    place = pack_int(inverted(job.priority), 4) + pack_int(milliseconds_of(ready_at), 6) + pack_id(job.id)
-    ahead = await backend.client.zlexcount(backend.key("rd"), b"[" + number, b"(" + number + place)
-    return ready_at, ahead
+async def situation(backend: RedisBackend, job: Job, workers: list[WorkerRecord]) -> dict[str, Any]:
+    """What :class:`Situation` says of when a job may be claimed, what comes first, and what its group uses."""
+    data: bytes | None = await backend.client.hget(backend.key("h"), pack_id(job.id))
+    asked = [worker.group_concurrency for worker in workers if worker.alive and worker.group_concurrency]
+    limit = min(asked, default=None)
+    found: dict[str, Any] = {"ready_at": None, "ahead": 0, "group_limit": limit}
+    if data is None:
+        return found
+    head = Head(data)
+    if limit is not None and job.group is not None:
+        found["group_running"] = await _running_in(backend, job.group)
+    due = head["next_at"] or (head["run_at"] if job.status == "pending" else 0)
+    if job.attempts >= job.max_attempts or job.status not in ("pending", "failed") or not due:
+        return found
+    number = pack_int(head["type"], 2)
+    place = pack_int(head["prio"], 4) + pack_int(due, 6) + pack_id(job.id)
+    low, high = b"[" + number, b"(" + number + place
+    found["ready_at"] = moment(due)
+    found["ahead"] = found["may_go_ahead"] = await backend.client.zlexcount(backend.key("rd"), low, high)
+    if job.group is not None:
+        parked = await backend.client.zscore(backend.key("pk"), job.group.encode() + b"\0" + number + place)
+        found["parked"] = parked is not None
+    if limit is not None and found["ahead"]:
+        members = await backend.client.zrangebylex(backend.key("rd"), low, high, 0, AHEAD_LIMIT)
+        heads: list[bytes | None] = await backend.client.hmget(backend.key("h"), [member[-6:] for member in members])
+        groups = Counter(Head(other).group for other in heads if other is not None)
+        by_group = {
+            group: (count, 0 if group is None else await _running_in(backend, group)) for group, count in groups.items()
+        }
+        found["may_go_ahead"] = may_go(by_group, limit)
+        found["ahead_in_group"] = groups[job.group] if job.group is not None else 0
+    return found
+
+
+async def _running_in(backend: RedisBackend, group: str) -> int:
+    name = group.encode()
+    return await backend.client.zlexcount(backend.key("gr"), b"[" + name + b"\0", b"(" + name + b"\1")
+
+
+async def list_limits(backend: RedisBackend) -> list[LimitState]:
+    """What ``cf`` says of each type, with what it uses."""
+    stored: dict[bytes, bytes] = await backend.client.hgetall(backend.key("cf"))
+    types = await backend.types()
+    now = await backend.now_ms()
+    limits: list[LimitState] = []
+    for name in sorted({field[1:].decode() for field in stored if field[:1] != b"s"}):
+        paused, most, rate, log = (stored.get(kind + name.encode()) for kind in (b"p", b"m", b"r", b"s"))
+        paused_at, _, by = (paused or b"").partition(b" ")
+        running = started = opens_at = parsed = None
+        if most is not None:
+            prefix = types[name] + bytes([STATUS_CODES["processing"]]) if name in types else b""
+            low, high = b"[" + prefix, b"[" + prefix + _LAST_ID
+            running = await backend.client.zlexcount(backend.key("ix"), low, high) if prefix else 0
+        if rate is not None:
+            count, ms = map(int, rate.split())
+            parsed = Rate(count, timedelta(milliseconds=ms))
+            entries = [(log or b"")[at : at + 10] for at in range(0, len(log or b""), 10)]
+            starts = [(unpack_int(entry[:6]), unpack_int(entry[6:])) for entry in entries]
+            counted = [(at, number) for at, number in starts if at > now - ms]
+            started = sum(number for _, number in counted)
+            opens_at = moment(counted[0][0] + ms) if counted else None
+        limits.append(
+            LimitState(
+                job_type=name or None,
+                paused_at=moment(int(paused_at)) if paused else None,
+                paused_by=json.loads(by) if paused else None,
+                max_concurrency=None if most is None else int(most),
+                running=running,
+                rate=parsed,
+                started=started,
+                opens_at=opens_at,
+            )
+        )
+    return limits
 
 
 async def newest(backend: RedisBackend, job_type: str | None, statuses: Sequence[str], limit: int) -> list[bytes]:

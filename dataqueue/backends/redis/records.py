@@ -65,8 +65,8 @@ def pack_job(spec: JobSpec, type_index: int) -> bytes:
     """A new job as one argument of the script: each argument has its price in the client and in Lua."""
     run_at = NEVER if spec.run_at is None else max(0, milliseconds_of(spec.run_at))
     texts = b""
-    if spec.idempotency_key or spec.tags:
-        texts = "\0".join((spec.idempotency_key or "", *(spec.tags or ()), "")).encode()
+    if spec.idempotency_key or spec.group or spec.tags:
+        texts = "\0".join((spec.idempotency_key or "", spec.group or "", *(spec.tags or ()), "")).encode()
     fixed = _JOB.pack(type_index, spec.max_attempts, inverted(spec.priority), run_at, spec.delay_ms, len(texts))
     return fixed + texts + encode_spec(spec)
 
@@ -96,7 +96,7 @@ def job_from(
         run_at=moment(head["run_at"]),
         attempts=head["attempts"],
         max_attempts=head["max"],
-        next_attempt_at=moment_or_none(head["next_at"]),
+        next_attempt_at=moment_or_none(head["next_at"]) if head["status"] == STATUS_CODES["failed"] else None,
         started_at=moment_or_none(head["started"]),
         completed_at=moment_or_none(head["completed"]),
         last_failed_at=moment_or_none(head["failed"]),
@@ -110,6 +110,7 @@ def job_from(
         timeout=None if timeout is None else timedelta(milliseconds=timeout),
         tags=tuple(options.get("tags", ())),
         idempotency_key=options.get("key"),
+        group=head.group,
         retry=RetryPolicy(*options["retry"]) if "retry" in options else RetryPolicy(),
         progress=None if head["progress"] == NO_PROGRESS else head["progress"],
         output=None if output is None else json.loads(output),
@@ -173,6 +174,7 @@ def claimed_from(job_id: int, head: Head, spec: bytes, job_type: str) -> Claimed
         options.get("tags"),
         moment(head["created"]),
         moment(head["run_at"]),
+        head.group,
     )
 
 
@@ -201,8 +203,14 @@ def encode_worker(worker: WorkerInfo) -> str:
             "concurrency": worker.concurrency,
             "version": worker.version,
             "lease_ms": lease_ms(worker),
+            "group_concurrency": worker.group_concurrency,
         }
     )
+
+
+def worker_arguments(worker: WorkerInfo) -> list[Any]:
+    """What the scripts are told of a worker."""
+    return [worker.id, encode_worker(worker), lease_ms(worker), worker.group_concurrency or 0]
 
 
 def lease_ms(worker: WorkerInfo) -> int:
@@ -224,6 +232,7 @@ def worker_from(name: bytes, stored: bytes, ends: float, now: int, running: int)
         lease_expires_at=moment(int(ends)),
         alive=ends > now,
         running=running,
+        group_concurrency=info.get("group_concurrency"),
     )
 
 

@@ -9,6 +9,7 @@ SELECT kind, count(*), min(id) FROM (
         CASE WHEN status = 'pending' AND attempts < max_attempts AND ready_at IS DISTINCT FROM run_at
              THEN 'pending, but not ready at its time' END,
         CASE WHEN status = 'pending' AND attempts >= max_attempts THEN 'pending without an attempt left' END,
+        CASE WHEN parked AND (due OR ready_at IS NULL OR group_id IS NULL) THEN 'parked, but not by its group' END,
         CASE WHEN attempts < 0 OR max_attempts < 1 THEN 'impossible attempts' END,
         CASE WHEN NOT EXISTS (SELECT FROM {schema}.job_events e WHERE e.job_id = j.id) THEN 'no events' END
     ]) AS kind

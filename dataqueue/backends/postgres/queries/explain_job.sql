@@ -13,5 +13,11 @@ SELECT now(), j.updated_at, j.ready_at,
            (SELECT 1 FROM {schema}.job_queue q
             WHERE q.job_type = j.job_type AND q.due AND q.ready_at IS NOT NULL AND q.priority = j.priority
               AND (q.ready_at, q.id) < (j.ready_at, j.id) AND j.ready_at <= now()
-            LIMIT %(most)s)) ahead)
-FROM {schema}.job_queue j WHERE j.id = %(id)s
+            LIMIT %(most)s)) ahead),
+       j.parked, most.running,
+       CASE WHEN most.running IS NOT NULL AND j.group_id IS NOT NULL THEN
+           (SELECT count(*) FROM {schema}.job_queue r WHERE r.group_id = j.group_id AND r.status = 'processing') END
+FROM {schema}.job_queue j
+CROSS JOIN (SELECT min(group_concurrency) AS running FROM {schema}.dataqueue_workers
+            WHERE group_concurrency IS NOT NULL AND lease_expires_at >= now()) most
+WHERE j.id = %(id)s

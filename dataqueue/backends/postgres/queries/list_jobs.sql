@@ -1,10 +1,10 @@
 -- Jobs that meet all conditions, highest id first. Planned anew each time, so that conditions that are
 -- not given vanish from the plan.
-SELECT id, job_type, CASE WHEN %(values)s::bool THEN payload::text END, status, COALESCE(priority, 0), created_at, updated_at, run_at,
+SELECT id, job_type, CASE WHEN %(values)s::bool THEN payload::text END, status, COALESCE(priority, 0), created_at, updated_at, COALESCE(scheduled_at, run_at),
        COALESCE(attempts, 0), COALESCE(max_attempts, 3), next_attempt_at, started_at, completed_at, last_failed_at,
        last_retried_at, last_cancelled_at, locked_at, locked_by, cancel_requested_at, failure_reason,
        error_history::text, pending_reason, timeout_ms, tags, idempotency_key, retry_delay, retry_backoff,
-       retry_delay_max, progress, CASE WHEN %(values)s::bool THEN output::text END
+       retry_delay_max, progress, CASE WHEN %(values)s::bool THEN output::text END, group_id
 FROM {schema}.job_queue
 WHERE (%(id)s::bigint IS NULL OR id = %(id)s::bigint)
   AND (%(before_id)s::bigint IS NULL OR id < %(before_id)s::bigint)
@@ -18,10 +18,11 @@ WHERE (%(id)s::bigint IS NULL OR id = %(id)s::bigint)
   AND (NOT %(untagged)s::bool OR COALESCE(cardinality(tags), 0) = 0)
   AND (%(any_tags)s::text[] IS NULL OR tags && %(any_tags)s::text[])
   AND (%(no_tags)s::text[] IS NULL OR NOT COALESCE(tags && %(no_tags)s::text[], FALSE))
-  AND (%(run_after)s::timestamptz IS NULL OR run_at >= %(run_after)s::timestamptz)
-  AND (%(run_before)s::timestamptz IS NULL OR run_at < %(run_before)s::timestamptz)
+  AND (%(run_after)s::timestamptz IS NULL OR COALESCE(scheduled_at, run_at) >= %(run_after)s::timestamptz)
+  AND (%(run_before)s::timestamptz IS NULL OR COALESCE(scheduled_at, run_at) < %(run_before)s::timestamptz)
   AND (%(created_after)s::timestamptz IS NULL OR created_at >= %(created_after)s::timestamptz)
   AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s::timestamptz)
+  AND (%(group)s::text IS NULL OR group_id = %(group)s::text)
   AND (%(error_contains)s::text IS NULL OR EXISTS (
        SELECT FROM jsonb_array_elements(error_history) e
        WHERE position(lower(%(error_contains)s::text) IN lower(e->>'message')) > 0))

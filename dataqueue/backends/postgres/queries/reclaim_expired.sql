@@ -24,7 +24,7 @@ WITH stuck AS MATERIALIZED (
             'timestamp', to_char(now() AT TIME ZONE 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))),
         lease_id = NULL, locked_at = NULL, locked_by = NULL, cancel_requested_at = NULL
     FROM stuck WHERE j.id = stuck.id AND j.lease_id IS NOT NULL
-    RETURNING j.id, j.job_type, COALESCE(stuck.locked_by, '') AS worker, j.status
+    RETURNING j.id, j.job_type, COALESCE(stuck.locked_by, '') AS worker, j.status, j.group_id
 ), logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type, metadata)
     SELECT id, CASE status WHEN 'pending' THEN 'reclaimed' ELSE status END,
@@ -38,5 +38,6 @@ SELECT id, job_type, worker, status,
                 SELECT 'work' AS message WHERE EXISTS (SELECT FROM done WHERE status = 'pending')
                 UNION ALL
                 SELECT 'finished ' || string_agg(id::text, ' ') FROM done WHERE status <> 'pending'
-                HAVING count(*) > 0) told) END
+                HAVING count(*) > 0) told) END,
+       group_id IS NOT NULL
 FROM done ORDER BY id

@@ -2,7 +2,7 @@
 -- goes to the end of the line, as if added now. %(by)s: whose wish, for the event.
 WITH done AS (
     UPDATE {schema}.job_queue SET
-        status = 'pending', run_at = now(), due = TRUE,
+        status = 'pending', run_at = now(), due = TRUE, scheduled_at = NULL, parked = FALSE,
         max_attempts = GREATEST(max_attempts, attempts + 1),
         next_attempt_at = NULL, failure_reason = NULL, completed_at = NULL, output = NULL, progress = NULL,
         pending_reason = NULL, last_retried_at = now(), updated_at = now()

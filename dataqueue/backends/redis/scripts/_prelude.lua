@@ -11,10 +11,15 @@ local function delayed_member(h, id, due) return struct.pack('>I6I2I4', due, h.t
 
 local function index_member(h, id) return struct.pack('>I2I1', h.type, h.status) .. id end
 
--- When the job may run next, nil if not by itself.
+local function parked_member(h, id, due) return h.group .. '\0' .. ready_member(h, id, due) end
+
+local function running_member(h, id) return h.group .. '\0' .. id end
+
+-- When the job may run next, nil if not by itself. One that came back into the line after it was parked has its place
+-- there by next_at.
 local function due_of(h)
   if h.attempts >= h.max then return nil end
-  if h.status == S_PENDING then return h.run_at end
+  if h.status == S_PENDING then return h.next_at > 0 and h.next_at or h.run_at end
   if h.status == S_FAILED and h.next_at > 0 then return h.next_at end
   return nil
 end
@@ -35,8 +40,8 @@ local function in_pieces(command, key, values)
 end
 
 -- Changes of many jobs, gathered here and made by flush() with one command a structure.
-local gone = { ix = {}, ls = {}, rd = {}, dl = {} }
-local put = { h = {}, ix = {}, ls = {}, rd = {}, dl = {} }
+local gone = { ix = {}, ls = {}, rd = {}, dl = {}, gr = {}, pk = {} }
+local put = { h = {}, ix = {}, ls = {}, rd = {}, dl = {}, gr = {}, pk = {} }
 
 local function push(list, a, b)
   local n = #list
@@ -48,11 +53,13 @@ local function unlink(h, id)
   push(gone.ix, index_member(h, id))
   if h.status == S_PROCESSING then
     push(gone.ls, h.worker .. '\0' .. id)
+    if h.group ~= '' then push(gone.gr, running_member(h, id)) end
   else
     local due = due_of(h)
     if due then
       push(gone.rd, ready_member(h, id, due))
       push(gone.dl, delayed_member(h, id, due))
+      if h.group ~= '' then push(gone.pk, parked_member(h, id, due)) end
     end
   end
 end
@@ -64,6 +71,7 @@ local function link(h, id)
   push(put.ix, 0, index_member(h, id))
   if h.status == S_PROCESSING then
     push(put.ls, 0, h.worker .. '\0' .. id)
+    if h.group ~= '' then push(put.gr, 0, running_member(h, id)) end
   else
     local due = due_of(h)
     if due and due <= now then
@@ -79,13 +87,59 @@ local function flush()
   in_pieces('ZREM', K_ls, gone.ls)
   in_pieces('ZREM', K_rd, gone.rd)
   in_pieces('ZREM', K_dl, gone.dl)
+  in_pieces('ZREM', K_gr, gone.gr)
+  in_pieces('ZREM', K_pk, gone.pk)
   in_pieces('HSET', K_h, put.h)
   in_pieces('ZADD', K_ix, put.ix)
   in_pieces('ZADD', K_ls, put.ls)
   in_pieces('ZADD', K_rd, put.rd)
   in_pieces('ZADD', K_dl, put.dl)
-  gone = { ix = {}, ls = {}, rd = {}, dl = {} }
-  put = { h = {}, ix = {}, ls = {}, rd = {}, dl = {} }
+  in_pieces('ZADD', K_gr, put.gr)
+  in_pieces('ZADD', K_pk, put.pk)
+  gone = { ix = {}, ls = {}, rd = {}, dl = {}, gr = {}, pk = {} }
+  put = { h = {}, ix = {}, ls = {}, rd = {}, dl = {}, gr = {}, pk = {} }
+end
+
+-- How many of a group may run: the least that a live worker asks for, nil for any number.
+local function group_limit()
+  local asked = redis.call('ZRANGE', K_gl, 0, -1, 'WITHSCORES')
+  for n = 1, #asked, 2 do
+    local ends = redis.call('ZSCORE', K_wl, asked[n])
+    if ends and tonumber(ends) > now then return tonumber(asked[n + 1]) end
+  end
+  return nil
+end
+
+local function limit_groups(worker, most)
+  if most == '0' then redis.call('ZREM', K_gl, worker) else redis.call('ZADD', K_gl, tonumber(most), worker) end
+end
+
+local function running_in(group) return redis.call('ZLEXCOUNT', K_gr, '[' .. group .. '\0', '(' .. group .. '\1') end
+
+-- For so many free places of a group, the best parked jobs of every type come back into the line. At its end, so that
+-- other groups have their turn. Returns whether there were any.
+local function free_places(group, places)
+  local prefix, found = group .. '\0', false
+  local from = '[' .. prefix
+  while places > 0 do
+    local best = redis.call('ZRANGEBYLEX', K_pk, from, '(' .. group .. '\1', 'LIMIT', 0, places)
+    if #best == 0 then break end
+    local type = string.sub(best[1], #prefix + 1, #prefix + 2)
+    for _, member in ipairs(best) do
+      if string.sub(member, #prefix + 1, #prefix + 2) ~= type then break end
+      local id = string.sub(member, -6)
+      local data = redis.call('HGET', K_h, id)
+      redis.call('ZREM', K_pk, member)
+      if data then
+        local h = decode(data)
+        h.next_at, found = now, true
+        redis.call('HSET', K_h, id, encode(h))
+        redis.call('ZADD', K_rd, 0, ready_member(h, id, now))
+      end
+    end
+    from = '(' .. prefix .. type .. string.rep('\255', 16)
+  end
+  return found
 end
 
 local function release_lease(h)

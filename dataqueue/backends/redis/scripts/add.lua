@@ -1,8 +1,8 @@
 #!lua
--- KEYS m h s rd dl ix ls tg id ty tn lw
+-- KEYS m h s rd dl ix ls gr pk tg id ty tn lw
 -- Add jobs, all or none, in their order. ARGV: channel, number of types, their names, then one packed value a job:
--- type (counted from 1), max attempts, priority (inverted), run_at ms or NEVER, delay ms, length of key and tags;
--- key and tags, each with a NUL behind it; spec. Returns id and created (1/0) of each.
+-- type (counted from 1), max attempts, priority (inverted), run_at ms or NEVER, delay ms, length of key, group and tags;
+-- key, group and tags, each with a NUL behind it; spec. Returns id and created (1/0) of each.
 local bad = probe()
 if bad then return bad end
 local answer, types, keys, earliest = {}, {}, {}, nil
@@ -12,9 +12,9 @@ local specs, new_keys, new_types, new_names, tagged = {}, {}, {}, {}, {}
 local last_type = 2 + tonumber(ARGV[2])
 for n = last_type + 1, #ARGV do
   local type, max, prio, run_at, delay, length, at = struct.unpack('>I2I2I4I8I8I2', ARGV[n])
-  local name, key, spec = ARGV[2 + type], '', string.sub(ARGV[n], at + length)
+  local name, key, group, spec = ARGV[2 + type], '', '', string.sub(ARGV[n], at + length)
   local tags_end = at + length
-  if length > 0 then key, at = struct.unpack('s', ARGV[n], at) end
+  if length > 0 then key, group, at = struct.unpack('ss', ARGV[n], at) end
   local holder = key ~= '' and (keys[key] or redis.call('HGET', K_id, key))
   if holder then
     push(answer, (struct.unpack('>I6', holder)), 0)
@@ -36,7 +36,7 @@ for n = last_type + 1, #ARGV do
     end
     local due = run_at < NEVER and run_at or now + delay
     local h = { type = number, prio = prio, status = S_PENDING }
-    push(put.h, id, fresh_head(number, h.prio, max, due))
+    push(put.h, id, fresh_head(number, h.prio, max, due, group))
     push(specs, id, spec)
     push(put.ix, 0, index_member(h, id))
     if due <= now then

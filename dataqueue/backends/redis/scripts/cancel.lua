@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS h ev rd dl ix ls lf
+-- KEYS h ev rd dl ix ls gr pk lw lf
 -- Cancel what has not begun; ask the worker where it runs. ARGV: channel, id6, metadata of the event.
 local bad = probe()
 if bad then return bad end
@@ -23,6 +23,8 @@ if h.status == S_PENDING or h.status == S_WAITING or (h.status == S_FAILED and h
   log_event(h, id, E_CANCELLED, ARGV[3])
   link(h, id)
   flush()
+  -- In line it held a place that its group's next may need.
+  if h.group ~= '' and free_places(h.group, 1) then tell_work(now) end
   tell_finished({ id })
   return 'changed'
 end

@@ -1,14 +1,16 @@
 #!lua flags=allow-oom
--- KEYS m h s o er ev rd dl ix ty ls lw lf
+-- KEYS m h s o er ev rd dl ix ty wl ls gr pk gl cf lw lf
 -- Record outcomes, then promote and claim. ARGV: channel, worker, limit, promote (0/1), metadata of 'processing',
 -- a letter for each outcome, id6 lease6 of each, number of claimable types, their names, and three details for each
 -- outcome but P, a completion without output.
--- Returns accepted (a string of 0 and 1), ms until the next due job or -1, and id6, head, spec of each claimed job.
+-- Returns accepted (a string of 0 and 1), ms until the next due job or -1, ms until a used-up rate opens or -1, whether
+-- limits decide about these types, how many were parked, and id6, head, spec of each claimed job.
 local bad = probe()
 if bad then return bad end
 local worker, limit, promote, metadata = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
 local kinds, held, last_type = ARGV[6], ARGV[7], 8 + tonumber(ARGV[8])
-local accepted, finished, outputs, no_outputs, wake = {}, {}, {}, {}, false
+local accepted, finished, outputs, no_outputs, wake, freed = {}, {}, {}, {}, false, {}
+local configured = redis.call('HLEN', K_cf) > 0
 
 local function settle(h, id, kind, a, b, c)
   unlink(h, id)
@@ -38,6 +40,7 @@ local function settle(h, id, kind, a, b, c)
     end
   end
   if h.status ~= S_PENDING and h.next_at == 0 then finished[#finished + 1] = id end
+  if h.group ~= '' then freed[h.group] = (freed[h.group] or 0) + 1 end
   release_lease(h)
   link(h, id)
 end
@@ -59,6 +62,10 @@ if #kinds > 0 then
   in_pieces('HSET', K_o, outputs)
   in_pieces('HDEL', K_o, no_outputs)
   flush()
+  for group, places in pairs(freed) do
+    if free_places(group, places) then wake = true end
+  end
+  wake = wake or configured -- a place among its type's, for whoever sleeps
   tell_finished(finished)
 end
 
@@ -78,13 +85,50 @@ if promote then
   if first then next_due = math.max(0, (struct.unpack('>I6', first)) - now) end
 end
 
-local answer = { table.concat(accepted), next_due }
+-- What is left to a type by its limits, nil for any number; its rate and the starts that count.
+local opens, limited = -1, false
+
+local function opens_at(first, ms)
+  local at = (struct.unpack('>I6', first)) + ms - now
+  if opens < 0 or at < opens then opens = at end
+end
+
+local function room_of(name, number)
+  local paused, most, rate, log = unpack(redis.call('HMGET', K_cf, 'p' .. name, 'm' .. name, 'r' .. name, 's' .. name))
+  if paused or most or rate then limited = true end
+  if paused then return 0 end
+  local room = most and tonumber(most) or nil
+  if most then
+    local running = struct.pack('>I2I1', number, S_PROCESSING)
+    room = math.max(0, room - redis.call('ZLEXCOUNT', K_ix, '[' .. running, '(' .. struct.pack('>I2I1', number, S_PROCESSING + 1)))
+  end
+  if not rate then return room end
+  local count, ms = string.match(rate, '(%d+) (%d+)')
+  local started, used, kept = log or '', 0, {}
+  for at = 1, #started, 10 do
+    local when, starts = struct.unpack('>I6I4', started, at)
+    if when > now - ms then
+      used = used + starts
+      kept[#kept + 1] = string.sub(started, at, at + 9)
+    end
+  end
+  if used >= tonumber(count) and #kept > 0 then opens_at(kept[1], ms) end
+  local state = { count = tonumber(count), ms = tonumber(ms), used = used, kept = kept }
+  return math.max(0, math.min(room or state.count, state.count - used)), state
+end
+
 -- The ready line of each type, read a page at a time; the best of their heads is next.
-local lines, chunk = {}, limit
+local lines, chunk, of_type, most = {}, limit, {}, nil
 if limit > 0 and last_type > 8 then
-  for _, number in ipairs(redis.call('HMGET', K_ty, unpack(ARGV, 9, last_type))) do
-    if number then
-      push(lines, { low = '[' .. struct.pack('>I2', number), high = '(' .. struct.pack('>I2', number + 1), next = 1, items = {} })
+  most = group_limit()
+  local paused = configured and redis.call('HEXISTS', K_cf, 'p') == 1
+  limited = paused or most ~= nil
+  for n, number in ipairs(redis.call('HMGET', K_ty, unpack(ARGV, 9, last_type))) do
+    local room, rate
+    if configured then room, rate = room_of(ARGV[8 + n], number or 0) end
+    if number and not paused and room ~= 0 then
+      of_type[tonumber(number)] = #lines + 1
+      push(lines, { room = room, rate = rate, name = ARGV[8 + n], low = '[' .. struct.pack('>I2', number), high = '(' .. struct.pack('>I2', number + 1), next = 1, items = {} })
     end
   end
   if #lines > 1 then chunk = math.ceil(limit / #lines) + 2 end
@@ -99,14 +143,20 @@ end
 
 local function look(line)
   if line.next > #line.items then refill(line, chunk) end
-  line.prio, line.member = nil, line.items[line.next]
+  line.prio, line.member = nil, line.room ~= 0 and line.items[line.next] or nil
   if line.member then line.prio, line.due, line.id = struct.unpack('>I4I6I6', line.member, 3) end
 end
 
-local function pick(most)
-  if #lines == 1 then return refill(lines[1], most) end
+local function pick(most_of_all)
+  if #lines == 1 then
+    local line = lines[1]
+    local count = line.room and math.min(line.room, most_of_all) or most_of_all
+    if count == 0 then return {} end
+    if line.room then line.room = line.room - count end
+    return refill(line, count)
+  end
   local picked = {}
-  while #picked < most do
+  while #picked < most_of_all do
     local best = nil
     for _, line in ipairs(lines) do
       if line.prio and (not best or line.prio < best.prio or (line.prio == best.prio and
@@ -115,16 +165,27 @@ local function pick(most)
     if not best then break end
     picked[#picked + 1] = best.member
     best.next = best.next + 1
+    if best.room then best.room = best.room - 1 end
     look(best)
   end
   return picked
 end
 
+-- What was picked and not taken leaves its place among its type's to the next.
+local function give_back(member)
+  local line = lines[of_type[(struct.unpack('>I2', member))]]
+  if line.room then
+    line.room = line.room + 1
+    if #lines > 1 and not line.member then look(line) end
+  end
+end
+
 if #lines > 1 then
   for _, line in ipairs(lines) do look(line) end
 end
-local left, lease, old_outputs = limit, nil, {}
-for _ = 1, #lines > 0 and 1000 or 0 do -- more than once only where members were left of jobs that are gone
+local answer = { table.concat(accepted), next_due, -1, limited and 1 or 0, 0 }
+local left, lease, old_outputs, parked, running = limit, nil, {}, 0, {}
+for _ = 1, #lines > 0 and 1000 or 0 do -- more than once only where members were left of jobs that are gone, or parked
   local picked, ids = pick(left), {}
   if #picked == 0 then break end
   for n, member in ipairs(picked) do ids[n] = string.sub(member, 13) end
@@ -133,7 +194,22 @@ for _ = 1, #lines > 0 and 1000 or 0 do -- more than once only where members were
   for n, id in ipairs(ids) do
     local h = heads[n] and specs[n] and decode(heads[n])
     local due = h and due_of(h)
-    if due and ready_member(h, id, due) == picked[n] then
+    local stands = due and ready_member(h, id, due) == picked[n]
+    local full = false
+    if stands and most and h.group ~= '' then
+      running[h.group] = running[h.group] or running_in(h.group)
+      full = running[h.group] >= most
+      if not full then running[h.group] = running[h.group] + 1 end
+    end
+    if full then
+      if h.status == S_PENDING and h.next_at > 0 then
+        h.next_at = 0
+        push(put.h, id, encode(h))
+      end
+      push(put.pk, 0, parked_member(h, id, due_of(h)))
+      parked = parked + 1
+      give_back(picked[n])
+    elseif stands then
       push(gone.ix, index_member(h, id))
       if h.attempts > 0 then
         h.retried = now
@@ -147,12 +223,34 @@ for _ = 1, #lines > 0 and 1000 or 0 do -- more than once only where members were
       link(h, id)
       push(answer, id, put.h[#put.h])
       answer[#answer + 1] = specs[n]
+      local rate = lines[of_type[h.type]].rate
+      if rate then rate.taken = (rate.taken or 0) + 1 end
+    else
+      give_back(picked[n])
     end
   end
   in_pieces('ZREM', K_rd, picked)
-  if left == 0 then break end
+  if left == 0 or parked >= 500 then break end
 end
 in_pieces('HDEL', K_o, old_outputs)
 flush()
+-- Starts within a hundredth of the time are kept as one, at the last of them.
+for _, line in ipairs(lines) do
+  local rate = line.rate
+  if rate and rate.taken then
+    local slot, last = math.max(rate.ms / 100, 1), rate.kept[#rate.kept]
+    local when, starts = 0, 0
+    if last then when, starts = struct.unpack('>I6I4', last) end
+    if last and math.floor(when / slot) == math.floor(now / slot) then
+      rate.kept[#rate.kept] = nil
+    else
+      starts = 0
+    end
+    rate.kept[#rate.kept + 1] = struct.pack('>I6I4', now, starts + rate.taken)
+    redis.call('HSET', K_cf, 's' .. line.name, table.concat(rate.kept))
+    if rate.used + rate.taken >= rate.count then opens_at(rate.kept[1], rate.ms) end
+  end
+end
 if wake then tell_work(now) end
+answer[3], answer[5] = opens, parked
 return answer

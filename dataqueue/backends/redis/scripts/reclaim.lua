@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- KEYS h o er ev rd dl ix tn wk wl ls lw lf
+-- KEYS m h o er ev rd dl ix tn wk wl ls gr pk gl lw lf
 -- Take jobs back from workers whose lease is over. The attempt counts; the last one fails the job. A job that
 -- was claimed after that is left for one lease more: its worker was frozen and is about to renew its own.
 -- ARGV: channel, limit. Returns id6, type name, worker and status of each.
 local bad = probe()
 if bad then return bad end
-local left, answer, finished, no_outputs, wake = tonumber(ARGV[2]), {}, {}, {}, false
+local left, answer, finished, no_outputs, wake, freed = tonumber(ARGV[2]), {}, {}, {}, false, {}
 
 local function take_back(member, worker, ends, lease)
   local id = string.sub(member, -6)
@@ -33,6 +33,7 @@ local function take_back(member, worker, ends, lease)
     log_event(h, id, E_FAILED, cjson.encode({ worker = worker, failureReason = 'worker_lost' }))
   end
   if h.status ~= S_PENDING then finished[#finished + 1] = id end
+  if h.group ~= '' then freed[h.group] = (freed[h.group] or 0) + 1 end
   release_lease(h)
   link(h, id)
   push(answer, id, redis.call('HGET', K_tn, h.type))
@@ -56,10 +57,26 @@ while left > 0 do
 end
 in_pieces('HDEL', K_o, no_outputs)
 flush()
+for group, places in pairs(freed) do
+  if free_places(group, places) then wake = true end
+end
+-- Parked jobs whose group has places all the same: its limit was raised, or the worker that asked for it is gone. Some
+-- groups each time, in turn.
+local most, swept = group_limit(), redis.call('HGET', K_m, 'swept') or ''
+from = swept == '' and '-' or '(' .. swept .. '\1'
+for n = 1, 200 do
+  local first = redis.call('ZRANGEBYLEX', K_pk, from, '+', 'LIMIT', 0, 1)[1]
+  swept = first and string.sub(first, 1, -20) or ''
+  if not first then break end
+  if free_places(swept, most and most - running_in(swept) or 500) then wake = true end
+  from = '(' .. swept .. '\1'
+end
+if swept ~= '' then redis.call('HSET', K_m, 'swept', swept) else redis.call('HDEL', K_m, 'swept') end
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', K_wl, '-inf', now - 86400000, 'LIMIT', 0, 50)) do
   if #held_members(worker, 1) == 0 then
     redis.call('ZREM', K_wl, worker)
     redis.call('HDEL', K_wk, worker)
+    redis.call('ZREM', K_gl, worker)
   end
 end
 if wake then tell_work(now) end

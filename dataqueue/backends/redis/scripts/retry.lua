@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS h o ev rd dl ix ls lw
+-- KEYS h o ev rd dl ix ls gr pk lw
 -- Run again, now, by a person's wish: at least one more attempt is granted. ARGV: channel, id6, force (0/1),
 -- metadata of the event.
 local bad = probe()
