@@ -116,7 +116,10 @@ class LimitsMachine(RuleBasedStateMachine):
     def add(self, job_type: str, group: str | None, priority: int, count: int) -> None:
         if len(self.jobs) > 30:
             return
-        new = [{"job_type": job_type, "payload": n, "group": group, "priority": priority, "max_attempts": 100} for n in range(count)]
+        new = [
+            {"job_type": job_type, "payload": n, "group": group, "priority": priority, "max_attempts": 100}
+            for n in range(count)
+        ]
         for handle in self.run(self.queue.add_jobs(new)):
             self.jobs[handle.id] = Known(job_type, group)
 
