@@ -157,9 +157,9 @@ class WatchedHeart:
 # -- what it runs ---------------------------------------------------------------------------------------
 
 
-def begin(ctx: JobContext | SyncJobContext) -> dict[str, Any]:
+def begin(ctx: JobContext | SyncJobContext, **more: Any) -> dict[str, Any]:
     me = {"worker": NAME, "lease": ctx._attempt.job.lease_id, "attempt": ctx.attempt}
-    ledger.note("start", job=ctx.job_id, **me)
+    ledger.note("start", job=ctx.job_id, **me, **more)
     return me
 
 
@@ -202,6 +202,14 @@ async def flaky(payload: float, ctx: JobContext) -> dict[str, Any]:
     if ctx.attempt == 1:
         ledger.note("raise", job=ctx.job_id, **me)
         raise RuntimeError("the first attempt")
+    return me
+
+
+@queue.job
+async def grouped(payload: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
+    me = begin(ctx, group=payload["group"])
+    await asyncio.sleep(payload["seconds"])
+    ledger.note("end", job=ctx.job_id, **me)
     return me
 
 
@@ -287,6 +295,7 @@ async def main() -> None:
             lease=timedelta(seconds=order["lease"]),
             grace=timedelta(seconds=1),
             worker_id=NAME,
+            group_concurrency=order.get("group_concurrency"),
             **({"job_types": order["types"]} if "types" in order else {}),
         )
         stop = asyncio.Event()
