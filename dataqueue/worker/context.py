@@ -111,7 +111,7 @@ class JobContext(_Context):
         await self._attempt.prolong(by)
 
     async def set_progress(self, percent: float) -> None:
-        """Store how far the job is, 0 to 100.
+        """Store how far the job is, 0 to 100: at once, then at most four times a second, and the last value in any case.
 
         Raises:
             InvalidJob: out of range.
