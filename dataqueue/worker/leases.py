@@ -57,6 +57,8 @@ class Heartbeat:
         self._loop = loop
         self._max_loop_block = max_loop_block
         self._renewed_at = registered_at
+        self.lapses = 0
+        """How often the lease may have been over before it was renewed: what was claimed before that may be others' now."""
         self._stop = threading.Event()
         self._loop_seen = time.monotonic()
         self._asked_at: float | None = None
@@ -81,7 +83,7 @@ class Heartbeat:
             if self._stop.wait(self._interval if not failures else min(_RETRY_SECONDS, self._interval)):
                 break
             self._watch_loop()
-            asked_at, held_before = now(), self.holds()
+            asked_at = now()
             try:
                 pulse = self._heart.beat(self._worker, self._held())
             except DataQueueError as error:
@@ -95,8 +97,10 @@ class Heartbeat:
                 if failures:
                     logger.info("The heartbeat of worker %s is back after %d failures.", self._worker.id, failures)
                 failures = 0
+                has_lapsed = not self.holds()
+                self.lapses += has_lapsed  # first: whoever sees that the lease holds also sees this
                 self._renewed_at = asked_at
-                if pulse.lost or pulse.cancelled or not held_before:
+                if pulse.lost or pulse.cancelled or has_lapsed:
                     self._on_loop(self._on_pulse, pulse)
         self._heart.close()
 

@@ -102,6 +102,7 @@ class Processor:
         self._main: asyncio.Task[int] | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._heartbeat: Heartbeat | None = None
+        self._lapses = 0
         self._children: ChildPool | None = None
 
     # -- life -----------------------------------------------------------------------------------------
@@ -209,6 +210,7 @@ class Processor:
             backend.heart(), worker, self.lease / BEATS_A_LEASE, self._held, self._on_pulse, loop,
             self.max_loop_block, registered_at,
         )  # fmt: skip
+        self._lapses = 0
         heartbeat.start()
         reclaiming: asyncio.Task[None] | None = None
         if limit is None:
@@ -321,6 +323,10 @@ class Processor:
     def _holds(self) -> bool:
         return self._heartbeat is not None and self._heartbeat.holds()
 
+    def _has_lapsed(self) -> bool:
+        """Whether the lease has been over since the last claim was asked for."""
+        return self._heartbeat is not None and self._heartbeat.lapses != self._lapses
+
     def _room(self, limit: int | None, taken: int) -> int:
         """How many jobs could be taken on."""
         room = self.concurrency - len(self._inflight) - len(self._buffer)
@@ -338,6 +344,9 @@ class Processor:
         promote = want > 0 and self._idle.should_promote()
         if promote and self._fails_unknown:
             self._claimed_types = sorted({*self._types, *await backend.list_due_types()})
+        if self._heartbeat is not None and self._has_lapsed():
+            self._hand_back_buffer()
+            self._lapses = self._heartbeat.lapses
         try:
             outcomes = self._outbox.take()
             cycle = await backend.cycle(self.worker_id, outcomes, self._claimed_types, want, promote)
@@ -432,7 +441,7 @@ class Processor:
     # -- attempts -------------------------------------------------------------------------------------
 
     def _fill_slots(self) -> None:
-        if self._buffer and not self._holds():  # they may run elsewhere by now
+        if self._buffer and (not self._holds() or self._has_lapsed()):  # they may run elsewhere by now
             self._hand_back_buffer()
             self._wake.set()
             return

@@ -169,7 +169,7 @@ async def test_groups_take_turns(queue: JobQueue, store_url: str, tmp_path: Path
         added += await queue.add_jobs(jobs_of(tenant, each, 0.02))
     with fleet(store_url, tmp_path, LEASE) as workers:
         for _ in range(2):
-            workers.start(group_concurrency=PLACES, concurrency=2)
+            workers.start(group_concurrency=PLACES, concurrency=PLACES + 1)
         for handle in added:
             await handle.wait(timeout=60)
         starts = [line["group"] for line in workers.ledger.lines("start")]

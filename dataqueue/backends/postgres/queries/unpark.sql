@@ -1,6 +1,7 @@
 -- For each place that is free in these groups, the best parked job of every type comes back into the line. At its end,
 -- so that other groups have their turn; its run_at is kept in scheduled_at meanwhile. After lock_groups.sql or
--- find_parked.sql. %(tell)s: wake sleeping workers in any case.
+-- find_parked.sql. %(tell)s: wake sleeping workers in any case. It waits for nobody's row locks: its groups' own locks are
+-- held, and every worker would wait for those.
 WITH most AS MATERIALIZED (
     SELECT min(group_concurrency) AS running FROM {schema}.dataqueue_workers
     WHERE group_concurrency IS NOT NULL AND lease_expires_at >= now()
@@ -23,9 +24,14 @@ WITH most AS MATERIALIZED (
         ) SELECT job_type FROM types WHERE job_type IS NOT NULL
     ) types
     CROSS JOIN LATERAL (
-        SELECT q.id FROM {schema}.job_queue q
-        WHERE q.parked AND q.group_id = groups.group_id AND q.job_type = types.job_type
-        ORDER BY q.priority DESC, q.ready_at, q.id LIMIT groups.free
+        SELECT q.id
+        FROM (SELECT id FROM {schema}.job_queue
+              WHERE parked AND group_id = groups.group_id AND job_type = types.job_type
+              ORDER BY priority DESC, ready_at, id) q
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM {schema}.job_queue r WHERE r.id = q.id AND r.parked FOR UPDATE SKIP LOCKED
+        ) locked
+        LIMIT groups.free
     ) first
 ), done AS (
     UPDATE {schema}.job_queue SET
