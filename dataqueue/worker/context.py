@@ -68,6 +68,11 @@ class _Context:
         return tuple(self._attempt.job.tags or ())
 
     @property
+    def group(self) -> str | None:
+        """The group whose places the job shares, if it has one."""
+        return self._attempt.job.group
+
+    @property
     def created_at(self) -> datetime:
         return self._attempt.job.created_at
 
