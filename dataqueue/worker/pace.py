@@ -9,6 +9,7 @@ FOLLOW_UPS = (0.05, 0.25, 1.0)
 PROMOTE_EVERY = 0.2
 """Seconds between looks for delayed jobs that have fallen due, while busy."""
 SATURATED_AFTER = 3
+PATIENCE = 8
 PASSED_OVER = 0.002
 """Seconds after which to look again for jobs that were passed over; twice as long each time that none was found."""
 
@@ -69,6 +70,15 @@ class Idle:
         self._full_in_a_row = 0
         self._passed_over = 0 if found else self._passed_over + 1
         self._next_claim = time.monotonic() + min(PASSED_OVER * 2**self._passed_over, self._poll_interval, 1.0)
+
+    @property
+    def may_pass_over(self) -> bool:
+        """Whether it makes sense, for a single batch, to look again for what was passed over."""
+        return self._passed_over < PATIENCE
+
+    @property
+    def is_drained(self) -> bool:
+        return self._next_claim == float("inf")
 
     def due_within(self, milliseconds: float) -> None:
         """A job falls due then: a retry that this worker has just put off, or one that a rate lets start."""

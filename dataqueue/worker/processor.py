@@ -275,7 +275,7 @@ class Processor:
                 if want:
                     await self._pace(got, want, limit, looks)
                 continue
-            if self._is_done(limit):
+            if self._is_done(limit, taken):
                 return taken
             await self._sleep(self._room(limit, taken) > 0)
 
@@ -345,7 +345,7 @@ class Processor:
                 self._listening_until = 0.0
                 await self._quietly(self.queue.backend.listen_no_more("work", self.worker_id))
             return
-        if self._again:
+        if self._again and (limit is None or self._idle.may_pass_over):
             self._idle.passed_over(found=got > 0 or self._parked > 0)
             return
         if limit is not None:
@@ -388,10 +388,10 @@ class Processor:
             self._outbox.forget()
         await asyncio.sleep(delay)
 
-    def _is_done(self, limit: int | None) -> bool:
+    def _is_done(self, limit: int | None, taken: int) -> bool:
         if self._inflight or self._outbox or self._buffer:
             return False
-        return not self._accepting or limit is not None
+        return not self._accepting or (limit is not None and (taken == limit or self._idle.is_drained))
 
     # -- attempts -------------------------------------------------------------------------------------
 
@@ -446,6 +446,8 @@ class Processor:
                     _what_follows(outcome), outcome.message, exc_info=attempt.error if outcome.error_type else None,
                 )  # fmt: skip
             self._outbox.put(outcome, attempt)
+        if self._limited:
+            self._idle.look_now()  # its end frees a place, whatever the last claim has found
         if self._buffer:
             self._fill_slots()
         self._wake.set()

@@ -89,7 +89,7 @@ class PostgresStore:
 
     def fresh(self) -> JobQueue:
         self._conn.execute(
-            "TRUNCATE job_queue, job_events, dataqueue_workers, dataqueue_listeners RESTART IDENTITY CASCADE"
+            "TRUNCATE job_queue, job_events, dataqueue_workers, dataqueue_listeners, dataqueue_limits RESTART IDENTITY CASCADE"
         )
         return JobQueue.from_url(self._url, min_connections=1, max_connections=2)
 

@@ -90,7 +90,11 @@ class Cycling:
         if width is None:
             answer.jobs = [Claimed(*row) for row in rows]
             self._sharing.update(job.lease_id for job in answer.jobs if job.group is not None)
-            answer.again = answer.limited  # nothing was claimed; the next one asks in the other way
+            if answer.limited:  # nothing was claimed: ask in the other way
+                self._limited[types] = 0
+                second = await self.cycle(worker_id, [], job_types, limit, False)
+                second.lost, second.next_due_ms = answer.lost, answer.next_due_ms
+                return second
         else:
             in_other_hands, answer.parked, answer.opens_in_ms = rows[0][:3]
             answer.again = in_other_hands or answer.parked > 0
