@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -25,6 +26,7 @@ from dataqueue.jsonvalue import dumps
 from dataqueue.options import MAX_TIMEOUT, check_duration
 from dataqueue.retry import RetryPolicy, next_delay
 from dataqueue.worker.context import JobContext, SyncJobContext
+from dataqueue.worker.progress import Progress
 
 if TYPE_CHECKING:
     from dataqueue.queue import JobQueue
@@ -51,6 +53,7 @@ class Attempt:
         "_grace",
         "_loop",
         "_on_over",
+        "_progress",
         "_stopped_event",
         "_task",
         "error",
@@ -91,6 +94,7 @@ class Attempt:
         self._on_over = on_over
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._progress: Progress | None = None
         self.on_timeout: OnTimeout | None = None
         self._asking: asyncio.Task[None] | None = None
         self._stopped_event: threading.Event | None = None
@@ -120,6 +124,12 @@ class Attempt:
             raise
         except BaseException as error:
             outcome = self._raised(error)
+        await self._conclude(outcome)
+
+    async def _conclude(self, outcome: Outcome | None) -> None:
+        if self._progress is not None and outcome is not None:
+            with contextlib.suppress(asyncio.CancelledError):  # told to stop after it had ended: the outcome stands
+                await self._progress.flush()
         self._finish(outcome)
 
     async def _call(self, payload: Any) -> Any:
@@ -273,6 +283,14 @@ class Attempt:
 
     async def set_progress(self, percent: object) -> None:
         whole = check_percent(percent)
+        if self._progress is None:
+            self._progress = Progress(self._store_progress, functools.partial(self.stop, "lost"))
+        if self.is_over:  # what a handler that was left behind writes is refused, and it is to know
+            await self._store_progress(whole)
+        else:
+            await self._progress.set(whole)
+
+    async def _store_progress(self, whole: int) -> None:
         self._check_lease(await self.queue.backend.set_progress(self.job.id, self.job.lease_id, whole))
         self.queue.hooks.emit(Hook("job:progress", self.job.id, self.job.job_type, progress=whole))
 

@@ -68,6 +68,11 @@ class _Context:
         return tuple(self._attempt.job.tags or ())
 
     @property
+    def group(self) -> str | None:
+        """The group whose places the job shares, if it has one."""
+        return self._attempt.job.group
+
+    @property
     def created_at(self) -> datetime:
         return self._attempt.job.created_at
 
@@ -111,7 +116,7 @@ class JobContext(_Context):
         await self._attempt.prolong(by)
 
     async def set_progress(self, percent: float) -> None:
-        """Store how far the job is, 0 to 100.
+        """Store how far the job is, 0 to 100: at once, then at most four times a second, and the last value in any case.
 
         Raises:
             InvalidJob: out of range.

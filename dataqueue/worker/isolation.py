@@ -311,7 +311,7 @@ class IsolatedAttempt(Attempt):
             outcome = self._raised(error)
         if self._child is not None:
             self._pool.give_back(self._child)
-        self._finish(outcome)
+        await self._conclude(outcome)
 
     def _reported(self, report: Message) -> Outcome | None:
         assert self._child is not None

@@ -446,6 +446,22 @@ async def test_progress_and_output_are_stored_as_they_come(queue: JobQueue, work
     ]
 
 
+async def test_progress_is_written_no_more_often_than_it_can_be_watched(queue: JobQueue, working: Working) -> None:
+    hooks: list[int | None] = []
+    queue.on("job:progress", lambda hook: hooks.append(hook.progress))
+
+    async def report(payload: Any, ctx: JobContext) -> None:
+        for row in range(10_000):
+            await ctx.set_progress(row / 100)
+        await ctx.set_progress(99)
+
+    await working(queue, {"report": report})
+    job = await (await queue.add_job("report")).wait(timeout=30)
+    assert (job.status, job.progress) == ("completed", 99)  # the last one is stored before the end is
+    assert hooks[0] == 0 and hooks[-1] == 99 and len(hooks) < 100
+    assert hooks == sorted(hooks)
+
+
 async def test_threads_can_set_progress_and_output(queue: JobQueue, working: Working) -> None:
     def work(payload: Any, ctx: SyncJobContext) -> None:
         ctx.set_progress(100)

@@ -54,10 +54,10 @@ def embedded() -> Iterator[str]:
 def build(conn: Conn) -> None:
     """The tables at their worst: each kind of job in great numbers, ours scattered among the others."""
     # Indexes after the rows is faster, and makes the same indexes.
-    (indexes,) = [item.sql("public", shared=False) for item in migrations.migrations() if item.name == "indexes"]
-    names = re.findall(r"INDEX CONCURRENTLY IF NOT EXISTS (\w+)", indexes)
-    for name in names:
-        conn.execute(f"DROP INDEX {name}")  # type: ignore[call-overload]
+    steps = [item for item in migrations.migrations() if item.name in ("indexes", "limit_indexes")]
+    indexes = "\n".join(item.sql("public", shared=False) for item in steps)
+    for name in re.findall(r"INDEX CONCURRENTLY IF NOT EXISTS (\w+)", indexes):
+        conn.execute(f"DROP INDEX IF EXISTS {name}")  # type: ignore[call-overload]
     _insert_jobs(conn)
     conn.execute(
         "INSERT INTO job_events (job_id, event_type) SELECT id, kind FROM job_queue,"

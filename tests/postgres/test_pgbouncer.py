@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -19,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from servers import free_ports
 from support import Working, until
 
-from dataqueue import JobQueue, ReadOnlyQueue
+from dataqueue import JobQueue, NewJob, ReadOnlyQueue
 
 pytestmark = pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="needs pgbouncer")
 
@@ -68,6 +69,34 @@ logfile = {tmp_path / "log"}
     server.terminate()
     server.wait(timeout=30)
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+async def test_groups_keep_to_their_limit(pooled_url: str, working: Working) -> None:
+    """What a claim notes for its next statement is its transaction's own."""
+    running, most = 0, 0
+
+    async def handler(payload: Any) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+
+    async with JobQueue.from_url(pooled_url, max_connections=5) as queue:
+        for _ in range(2):
+            await working(queue, {"t": handler}, group_concurrency=2, poll_interval=timedelta(seconds=0.2))
+        await until(lambda: _workers(queue), "the workers")
+        await queue.add_jobs(NewJob("t", None, {"group": "g"}) for _ in range(60))
+        await until(lambda: _completed(queue, 60), "all jobs")
+    assert most == 2
+
+
+async def _workers(queue: JobQueue) -> bool:
+    return len(await queue.list_workers()) == 2
+
+
+async def _completed(queue: JobQueue, count: int) -> bool:
+    return (await queue.stats()).by_status.get("completed") == count
 
 
 async def test_jobs_are_added_and_worked(pooled_url: str, working: Working) -> None:

@@ -82,8 +82,23 @@ FAILED = {"messages": ["m"] * 100, "reasons": ["handler_error"] * 100, "retries"
 FAILED |= {"error_types": ["ValueError"] * 100, "frames": ["a.py:1 f"] * 100}
 ONE = {"id": FIRST_RUNNING, "lease_id": 1}
 NEW = {"job_type": "t", "payload": "1", "priority": 0, "run_at": None, "delay_ms": 0, "max_attempts": 3}
-NEW |= {"timeout_ms": None, "tags": ["a"], "retry_delay": None, "retry_backoff": None, "retry_delay_max": None}
-WORKER = {"id": "worker-1", "host": "h", "pid": 1, "job_types": OURS, "concurrency": 1, "version": "1"}
+NEW |= {
+    "timeout_ms": None,
+    "tags": ["a"],
+    "retry_delay": None,
+    "retry_backoff": None,
+    "retry_delay_max": None,
+    "group": None,
+}
+WORKER = {
+    "id": "worker-1",
+    "host": "h",
+    "pid": 1,
+    "job_types": OURS,
+    "concurrency": 1,
+    "version": "1",
+    "group_concurrency": None,
+}
 
 
 def listing(name: str, indexes: set[str], rows: int, blocks: int, *, page: int | None = None, **where: Any) -> Case:
@@ -158,11 +173,16 @@ VARIANTS = [(case, generic) for case in CASES for generic in ((False, True) if c
 def test_a_statement_reads_no_more_than_it_must(big: Conn, case: Case, generic: bool) -> None:
     report = explain(big, case.statement, case.parameters, generic=generic, before=case.before)
     print(f"\n{plans.version_of(big)} {case.name:26} {'generic' if generic else 'custom '} {report}")
-    # These two are small whatever the queue is.
-    scans = {name for name in report.scans if "workers" not in name and "listeners" not in name}
+    scans = _of_jobs(report)
     assert scans == case.indexes
     assert report.rows <= case.rows
     assert report.total <= case.blocks
+
+
+def _of_jobs(report: Report) -> set[str]:
+    """Without those of tables that are small whatever the queue is."""
+    small = ("workers", "listeners", "limits")
+    return {name for name in report.scans if not any(part in name for part in small)}
 
 
 @pytest.mark.parametrize("statuses", [("pending",), ("failed", "cancelled")], ids=" and ".join)
@@ -265,6 +285,94 @@ async def read_one_by_one(queue: JobQueue, conn: Conn) -> int:
     conn.execute("SELECT pg_stat_clear_snapshot()")
     rows = conn.execute("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'job_queue'").fetchall()
     return rows[0][0]
+
+
+# -- groups and limits -------------------------------------------------------------------------------
+
+PARKED, GROUP_RUNNING = "dataqueue_parked", "dataqueue_group_running"
+GROUPS_HELD = _CLAIM_SETTINGS + ", set_config('dataqueue.groups', %s, true), set_config('dataqueue.types', %s, true)"
+
+
+@pytest.fixture(scope="module")
+def grouped(server_url: str) -> Iterator[Conn]:
+    """Much that is over, 200,000 parked jobs of a few full groups and of many, and a line of jobs in a thousand groups."""
+    with plans.new_queue(server_url, "grouped") as conn:
+        conn.execute(
+            "INSERT INTO job_queue (job_type, payload, status, attempts, group_id) SELECT 'ours-0', '1', 'completed', 1,"
+            " 'g-' || n %% 1000 FROM generate_series(1, 300000) n".replace("%%", "%")
+        )
+        conn.execute(
+            "INSERT INTO job_queue (job_type, payload, group_id, due, parked) SELECT (%s::text[])[1 + n %% 5], '1',"
+            " CASE WHEN n <= 100000 THEN 'full-' || n %% 3 ELSE 'full-' || n %% 5000 END, FALSE, TRUE"
+            " FROM generate_series(1, 200000) n",
+            (OURS,),
+        )
+        conn.execute(
+            "INSERT INTO job_queue (job_type, payload, group_id, due) SELECT (%s::text[])[1 + n %% 5], '1',"
+            " CASE WHEN n %% 4 > 0 THEN 'g-' || n %% 1000 END, TRUE FROM generate_series(1, 20000) n",
+            (OURS,),
+        )
+        conn.execute(
+            "INSERT INTO job_queue (job_type, payload, group_id, status, attempts, lease_id, locked_by)"
+            " SELECT 'ours-1', '1', 'full-' || n %% 5000, 'processing', 1, n, 'worker-1' FROM generate_series(1, 5000) n".replace(
+                "%%", "%"
+            )
+        )
+        conn.execute(
+            "INSERT INTO dataqueue_workers (id, host, pid, job_types, concurrency, version, lease_expires_at,"
+            " group_concurrency) VALUES ('worker-1', 'h', 1, %s, 10, '1', now() + interval '1 day', 1)",
+            (OURS,),
+        )
+        conn.execute("INSERT INTO dataqueue_limits (job_type, max_concurrency) VALUES (%s, 10000)", (OURS[0],))
+        conn.execute("INSERT INTO dataqueue_limits (job_type, rate_count, rate_ms) VALUES (%s, 90, 60000)", (OURS[1],))
+        conn.execute("VACUUM ANALYZE")
+        yield conn
+
+
+def limited(conn: Conn, limit: int) -> tuple[Case, Case]:
+    literal = psycopg.ClientCursor(conn).mogrify
+    held = literal(GROUPS_HELD, [json.dumps([f"g-{n}" for n in range(limit)]), json.dumps(OURS[:2])])
+    parameters: dict[str, Any] = {"worker_id": "w", "job_types": OURS, "limit": limit}
+    lock = Case(
+        "lock limits", SQL.claim("lock_limits", limit), {"job_types": OURS}, {READY_INDEX}, 0, 0, _CLAIM_SETTINGS
+    )
+    return lock, Case("claim limited", SQL.claim("claim_limited", limit), parameters, set(), 0, 0, held)
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["", "any parameters"])
+@pytest.mark.parametrize("limit", [1, 100])
+def test_claims_under_limits(grouped: Conn, limit: int, generic: bool) -> None:
+    """They read the line and the running jobs, and nothing of what is parked or over."""
+    for case in limited(grouped, limit):
+        report = explain(grouped, case.statement, case.parameters, generic=generic, before=case.before)
+        print(f"\n{plans.version_of(grouped)} {case.name:26} {'generic' if generic else 'custom '} {report}")
+        assert _of_jobs(report) <= {READY_INDEX, PKEY, GROUP_RUNNING, UNFINISHED}
+        # The line of each type as far as it is looked into; for the type that is counted, its running jobs.
+        assert report.rows <= 5 * (limit + 32) + 5 * limit + 5_300 and report.total <= 12_000
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["", "any parameters"])
+def test_what_frees_places(grouped: Conn, generic: bool) -> None:
+    running = {
+        "ids": [row[0] for row in grouped.execute("SELECT id FROM job_queue WHERE status = 'processing' LIMIT 100")]
+    }
+    literal = psycopg.ClientCursor(grouped).mogrify
+    held = literal(GROUPS_HELD, [json.dumps(["full-1", "full-2", *(f"g-{n}" for n in range(98))]), "[]"])
+    cases = [
+        Case("lock groups", SQL("lock_groups"), running, {PKEY}, 100, 700),
+        Case("unpark", SQL("unpark"), {"tell": False}, {PARKED, PKEY, GROUP_RUNNING}, 30, 2_000, held),
+        Case("find parked", SQL("find_parked"), {"after": ""}, {PARKED}, 202, 2_000),
+        Case("read limits", SQL("read_limits"), {}, {UNFINISHED}, 5_300, 1_000),
+        Case("claim settings", SQL("claim_settings"), {"job_types": OURS}, set(), 1, 20),
+    ]
+    grouped.execute("UPDATE job_queue SET status = 'completed' WHERE status = 'processing' AND group_id = 'full-1'")
+    for case in cases:
+        report = explain(
+            grouped, case.statement, case.parameters, generic=generic, before=case.before or _CLAIM_SETTINGS
+        )
+        print(f"\n{plans.version_of(grouped)} {case.name:26} {'generic' if generic else 'custom '} {report}")
+        assert _of_jobs(report) <= case.indexes, case.name
+        assert report.rows <= case.rows and report.total <= case.blocks, case.name
 
 
 # -- tables shared with the TypeScript library -------------------------------------------------------

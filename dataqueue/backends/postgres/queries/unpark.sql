@@ -5,9 +5,9 @@ WITH most AS MATERIALIZED (
     SELECT min(group_concurrency) AS running FROM {schema}.dataqueue_workers
     WHERE group_concurrency IS NOT NULL AND lease_expires_at >= now()
 ), groups AS MATERIALIZED (
-    SELECT g.group_id, COALESCE(most.running - (
+    SELECT g.group_id, GREATEST(0, COALESCE(most.running - (
         SELECT count(*) FROM {schema}.job_queue r
-        WHERE r.group_id = g.group_id AND r.status = 'processing'), 500) AS free
+        WHERE r.group_id = g.group_id AND r.status = 'processing'), 500)) AS free
     FROM most CROSS JOIN json_array_elements_text(current_setting('dataqueue.groups')::json) AS g (group_id)
 ), best AS MATERIALIZED (
     SELECT first.id FROM groups
@@ -23,12 +23,10 @@ WITH most AS MATERIALIZED (
         ) SELECT job_type FROM types WHERE job_type IS NOT NULL
     ) types
     CROSS JOIN LATERAL (
-        SELECT q.id, row_number() OVER (ORDER BY q.priority DESC, q.ready_at, q.id) AS place
-        FROM (SELECT id, priority, ready_at FROM {schema}.job_queue
-              WHERE parked AND group_id = groups.group_id AND job_type = types.job_type
-              ORDER BY priority DESC, ready_at, id LIMIT 500) q
+        SELECT q.id FROM {schema}.job_queue q
+        WHERE q.parked AND q.group_id = groups.group_id AND q.job_type = types.job_type
+        ORDER BY q.priority DESC, q.ready_at, q.id LIMIT groups.free
     ) first
-    WHERE first.place <= groups.free
 ), done AS (
     UPDATE {schema}.job_queue SET
         parked = FALSE, due = TRUE, scheduled_at = CASE status WHEN 'pending' THEN run_at END,
