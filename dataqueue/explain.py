@@ -145,13 +145,12 @@ def _paused(situation: Situation) -> list[Reason]:
         if state.paused_at is not None:
             what = "The whole queue" if state.job_type is None else f"Type {state.job_type}"
             whom = f" by {state.paused_by}" if state.paused_by else ""
-            name = f" {state.job_type}" if state.job_type else ""
             reasons.append(
                 Reason(
                     "queue_paused",
                     f"{what} was paused at {_moment(state.paused_at)}{whom}: nothing of it is claimed.",
                     {"job_type": state.job_type, "paused_at": state.paused_at, "paused_by": state.paused_by},
-                    f"When the reason for it is gone: dataqueue resume{name or ' --all'}.",
+                    f"When the reason for it is gone: dataqueue resume {'TYPE' if state.job_type else '--all'}.",
                 )
             )
     return reasons

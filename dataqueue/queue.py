@@ -604,7 +604,8 @@ class JobQueue:
         backend = await self.open()
         failures = await self.summarize_failures(window=window, job_type=name)
         recent = await backend.sample_finished(name, SAMPLE)
-        return judge(await backend.stats(), recent, failures, await backend.now(), window, name)
+        limits = await backend.list_limits()
+        return judge(await backend.stats(), recent, failures, await backend.now(), window, name, limits)
 
     async def doctor(self, *, deep: bool = False) -> list[Finding]:
         """What is wrong with the store, and how to mend it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 from dataqueue.backends.base import Stats, Timing, WorkerRecord
 from dataqueue.explain import duration
 from dataqueue.failures import FailureSummary
+from dataqueue.limits import LimitState
 
 Verdict = Literal["healthy", "backlog", "failing", "stuck", "no_workers"]
 
@@ -69,6 +70,7 @@ class QueueStatus:
     sampled: int
     failures: FailureSummary
     workers: tuple[WorkerRecord, ...]
+    limits: tuple[LimitState, ...]
     checked_at: datetime
 
 
@@ -79,8 +81,9 @@ def judge(
     now: datetime,
     window: timedelta,
     job_type: str | None,
+    limits: Sequence[LimitState] = (),
 ) -> QueueStatus:
-    """The status. ``stats`` is of the whole queue; the rest is of ``job_type`` if one is given."""
+    """The status. ``stats`` and ``limits`` are of the whole queue; the rest is of ``job_type`` if one is given."""
     by_type = stats.by_type if job_type is None else {job_type: stats.by_type.get(job_type, {})}
     shown = Stats(
         by_type=by_type,
@@ -90,7 +93,8 @@ def judge(
     )
     within = [timing for timing in recent if now - timing.ended_at <= window]
     timings = tuple(_timing(name, within, now) for name in sorted({timing.job_type for timing in within}))
-    verdict, evidence, suggestions = _verdict(shown, within, failures, now, window, job_type)
+    of_these = tuple(state for state in limits if job_type is None or state.job_type in (None, job_type))
+    verdict, evidence, suggestions = _verdict(shown, within, failures, now, window, job_type, of_these)
     return QueueStatus(
         verdict=verdict,
         evidence=tuple(evidence),
@@ -105,6 +109,7 @@ def judge(
         sampled=len(within),
         failures=failures,
         workers=tuple(stats.workers),
+        limits=of_these,
         checked_at=now,
     )
 
@@ -116,6 +121,7 @@ def _verdict(
     now: datetime,
     window: timedelta,
     job_type: str | None,
+    limits: Sequence[LimitState],
 ) -> tuple[Verdict, list[str], list[str]]:
     evidence: list[str] = []
     suggestions: list[str] = []
@@ -123,7 +129,15 @@ def _verdict(
     alive = [w for w in stats.workers if w.alive and (job_type is None or job_type in w.job_types)]
     lost = [w for w in stats.workers if not w.alive]
     unfinished = sum(stats.by_status.get(status, 0) for status in ("pending", "processing", "waiting"))
-    oldest = timedelta(seconds=stats.oldest_ready_seconds or 0)
+    ages = stats.oldest_ready_by_type
+    paused = {state.job_type for state in limits if state.paused_at is not None}
+    kept_back = paused | {state.job_type for state in limits if _is_used_up(state)}
+    oldest = _oldest(ages, paused)
+    for state in limits:
+        if state.free == 0:
+            evidence.append(_told(state, ages))
+    if paused:
+        suggestions.append("dataqueue resume (a type, or --all), once the reason for the pause is gone")
 
     if job_type is not None and not any(stats.by_type.values()) and not alive:
         found.append("no_workers")
@@ -146,11 +160,12 @@ def _verdict(
         evidence.append(f"{len(lost)} workers fell silent holding {held:,} jobs; a live worker takes those back.")
         if not alive:
             found.append("stuck")
-    if alive and oldest > STILL and still:
+    waited = _oldest(ages, kept_back)
+    if alive and waited > STILL and still:
         found.append("stuck")
         what = f"{free} slots are free" if free else "every slot is taken"
         since = f"{duration(now - last_end)} ago" if last_end else f"longer than {duration(window)} ago"
-        evidence.append(f"A due job has waited {duration(oldest)}; {what}, yet the last job ended {since}.")
+        evidence.append(f"A due job has waited {duration(waited)}; {what}, yet the last job ended {since}.")
         suggestions.append("list_jobs status=processing: what the workers are busy with")
 
     ended, failed = len(within), failures.total
@@ -175,10 +190,35 @@ def _verdict(
         slots = sum(worker.concurrency for worker in alive)
         workers = f"{len(alive)} live workers hold {held} jobs in {slots} slots" if alive else "no worker is alive"
         waiting = f"the longest-waiting due job has waited {duration(oldest)}" if oldest else "no job is due"
+        if paused and not oldest:
+            waiting += " but of what is paused"
         evidence.insert(0, f"{waiting[0].upper()}{waiting[1:]}; {workers}; {ended:,} jobs of the sample ended lately.")
         return "healthy", evidence, suggestions
     order: tuple[Verdict, ...] = ("no_workers", "stuck", "failing", "backlog")
     return next(verdict for verdict in order if verdict in found), evidence, suggestions
+
+
+def _oldest(ages: Mapping[str, float], without: Set[str | None]) -> timedelta:
+    """How long a due job has waited at most, of types that are not kept back (None: the whole queue is)."""
+    seconds = [] if None in without else [age for name, age in ages.items() if name not in without]
+    return timedelta(seconds=max(seconds, default=0))
+
+
+def _is_used_up(state: LimitState) -> bool:
+    return state.rate is not None and (state.started or 0) >= state.rate.count
+
+
+def _told(state: LimitState, ages: Mapping[str, float]) -> str:
+    """Why nothing of a type may start now."""
+    what = "The whole queue" if state.job_type is None else f"Type {state.job_type}"
+    age = max(ages.values(), default=None) if state.job_type is None else ages.get(state.job_type)
+    waits = f"; a due job of it has waited {duration(timedelta(seconds=age))}" if age is not None else ""
+    if state.paused_at is not None:
+        whom = f" by {state.paused_by}" if state.paused_by else ""
+        return f"{what} was paused{whom} at {state.paused_at:%Y-%m-%d %H:%M:%S} UTC{waits}."
+    if state.max_concurrency is not None and (state.running or 0) >= state.max_concurrency:
+        return f"{what} is at its limit: {state.running} of {state.max_concurrency} run{waits}."
+    return f"{what} has used up its rate{waits}."
 
 
 def _timing(job_type: str, within: Sequence[Timing], now: datetime) -> TypeTiming:

@@ -59,7 +59,7 @@ def register(server: Server) -> None:
     @answers
     async def queue_status(job_type: TypeFilter = None, window: Window = "24h") -> str:
         """How the queue is: a verdict (healthy, backlog, failing, stuck, no_workers) with evidence, counts, rates,
-        waits and run times, and what to call next."""
+        waits and run times, paused types and limits, and what to call next."""
         answer = reply()
         view.show_status(answer, await queues.reader.status(window=parse_window(window), job_type=job_type))
         return answer.text()
@@ -69,6 +69,7 @@ def register(server: Server) -> None:
         status: Statuses = None,
         job_type: Names = None,
         tags: Tags = None,
+        group_id: Annotated[str | None, Field(description="only this group (tenant, customer)")] = None,
         error_contains: str | None = None,
         created_after: When = None,
         created_before: When = None,
@@ -76,11 +77,12 @@ def register(server: Server) -> None:
         cursor: Annotated[str | None, Field(description="next_cursor of the answer before")] = None,
     ) -> str:
         """Jobs, newest first, without payloads."""
-        check_sought(*(job_type or ()), *(tags or ()))
+        check_sought(*(job_type or ()), *(tags or ()), group_id or "")
         page = await queues.reader.get_jobs(
             status=status,
             job_type=job_type,
             tags=tags,
+            group=group_id,
             error_contains=error_contains,
             created_after=parse_moment(created_after, "created_after"),
             created_before=parse_moment(created_before, "created_before"),
@@ -88,7 +90,7 @@ def register(server: Server) -> None:
             cursor=parse_cursor(cursor),
             values=False,
         )
-        if not (tags or error_contains or created_after or created_before):
+        if not (tags or group_id or error_contains or created_after or created_before):
             total = await _total(status, job_type)
         elif page.next_cursor is None and cursor is None and not error_contains:
             total = len(page)

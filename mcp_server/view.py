@@ -15,6 +15,7 @@ from dataqueue.backends.base import Finding, WorkerRecord
 from dataqueue.explain import Explanation, duration
 from dataqueue.failures import FailureGroup, FailureSummary
 from dataqueue.jobs import Job, JobEvent
+from dataqueue.limits import LimitState
 from dataqueue.status import QueueStatus, Spread, TypeTiming
 
 MAX_ROWS = 50
@@ -47,6 +48,8 @@ def show_status(reply: Reply, status: QueueStatus) -> None:
         reply.show("| type | ended | failed | a minute | wait p50 / p95 | run p50 / p95 |\n|---|--:|--:|--:|--:|--:|")
         for timing in sorted(status.timings, key=lambda timing: -timing.ended)[:MAX_ROWS]:
             reply.show(_timing_row(timing))
+    if status.limits:
+        _show_limits(reply, status.limits)
     for line in status.suggestions:
         reply.advise(f"next: {line}")
 
@@ -59,6 +62,25 @@ def _timing_row(timing: TypeTiming) -> str:
         f"| {one_line(timing.job_type, 80)} | {timing.ended:,} | {timing.failed:,} | {timing.per_minute:,.4g} "
         f"| {_spread(timing.wait)} | {_spread(timing.run)} |"
     )
+
+
+def _show_limits(reply: Reply, limits: Sequence[LimitState]) -> None:
+    reply.show("\n| limited type | paused | running | started | more from |\n|---|---|--:|--:|---|")
+    for state in limits[:MAX_ROWS]:
+        paused, running, started, opens = "–", "–", "–", "–"
+        if state.paused_at is not None:
+            paused = f"since {moment(state.paused_at)}" + (
+                f" by {one_line(state.paused_by)}" if state.paused_by else ""
+            )
+        if state.max_concurrency is not None:
+            running = f"{state.running or 0:,} of {state.max_concurrency:,}"
+        if state.rate is not None:
+            started = f"{state.started or 0:,} of {state.rate.count:,} in {duration(state.rate.per)}"
+            if (state.started or 0) >= state.rate.count:
+                opens = moment(state.opens_at) or "–"
+        name = "(whole queue)" if state.job_type is None else one_line(state.job_type, 80)
+        reply.show(f"| {name} | {paused} | {running} | {started} | {opens} |")
+    reply.truncated |= len(limits) > MAX_ROWS
 
 
 def _spread(spread: Spread | None) -> str:
@@ -100,6 +122,7 @@ def show_job(reply: Reply, job: Job, events: Sequence[JobEvent] | None, include:
         "type": one_line(job.job_type),
         "priority": job.priority,
         "tags": [one_line(tag, 80) for tag in job.tags] or None,
+        "group": one_line(job.group, 80) or None,
         "idempotency_key": one_line(job.idempotency_key, 80) or None,
         "created_at": moment(job.created_at),
         "run_at": moment(job.run_at),
@@ -199,7 +222,7 @@ def show_workers(
     for worker in workers[:MAX_ROWS]:
         state = "alive" if worker.alive else "LOST"
         reply.show(
-            f"- {one_line(worker.id, 80)} ({state}): holds {worker.running} of {worker.concurrency}; host "
+            f"- {one_line(worker.id, 80)} ({state}): holds {worker.running} of {worker.concurrency}{_of_a_group(worker)}; host "
             f"{one_line(worker.host, 60)}, pid {worker.pid}; dataqueue {one_line(worker.version, 20)}; since "
             f"{moment(worker.started_at)}; last heartbeat {duration(now - worker.last_heartbeat_at)} ago; types: "
             f"{one_line(', '.join(worker.job_types), 300)}"
@@ -209,6 +232,10 @@ def show_workers(
             reply.show(f"  - job {job.id} ({one_line(job.job_type, 60)}) for {running}")
     reply.total = len(workers)
     reply.truncated |= len(workers) > MAX_ROWS
+
+
+def _of_a_group(worker: WorkerRecord) -> str:
+    return "" if worker.group_concurrency is None else f", at most {worker.group_concurrency} of one group"
 
 
 def show_findings(reply: Reply, findings: Iterable[Finding]) -> None:

@@ -1,7 +1,7 @@
 """Tools that change jobs; they exist only where the server was started with ``--allow-writes``.
 
 Each says first exactly what it would do. Then the person is asked, where the client can ask; elsewhere the call
-must say ``confirm``. What was done stands in the job's event log, by ``mcp``.
+must say ``confirm``. What was done stands in the job's event log (of a pause: in the limits), by ``mcp``.
 """
 
 # No postponed annotations: the SDK reads those of functions that are defined inside of another.
@@ -325,9 +325,58 @@ def register(server: Server) -> None:
         answer.say(f"{'added' if handle.created else 'there already, by its idempotency key'}: job {handle.id}")
         return answer.text()
 
+    # -- pause and resume -------------------------------------------------------------------------
+
+    async def agree_to_pause(
+        job_type: str | None, paused: bool, dry_run: bool, confirm: bool, ctx: Context[Any, Any]
+    ) -> Approval | Elicit[Approval]:
+        return decision(dry_run, confirm, _question_to_pause(job_type, paused), ctx)
+
+    @answers
+    async def set_paused(
+        approval: Annotated[ElicitationResult[Approval], Resolve(agree_to_pause)],
+        ctx: Context[Any, Any],
+        paused: Annotated[bool, Field(description="false: resume")],
+        job_type: Annotated[
+            str | None, Field(min_length=1, max_length=255, description="default: the whole queue")
+        ] = None,
+        reason: Annotated[str | None, Field(max_length=200, description="shown with the pause")] = None,
+        dry_run: DryRun = True,
+        confirm: Confirm = False,
+    ) -> str:
+        """Pause a job type or the whole queue, or resume it. A pause stops claims; running jobs go on, adds too."""
+        answer = Reply(options.max_output)
+        answer.show(f"{'whole queue' if job_type is None else f'type: {one_line(job_type)}'}")
+        if job_type is not None and job_type not in (await queues.reader.stats()).by_type:
+            answer.say("Take care: there is no job of this type.")
+        if not is_approved(approval):
+            why, following = refusal(dry_run, confirm, ctx)
+            answer.say(f"{why} To be {'paused' if paused else 'resumed'}: as below.")
+            answer.advise(following)
+            return answer.text()
+        if paused:
+            changed = await queues.writer.pause(job_type, by=f"{BY}: {reason}" if reason else BY)
+        else:
+            changed = await queues.writer.resume(job_type)
+        word = "paused" if paused else "resumed"
+        answer.say(f"{word}." if changed else f"Nothing was changed: it was {'paused' if paused else 'not paused'}.")
+        still = [state.job_type for state in await queues.reader.list_limits() if state.paused_at is not None]
+        if still and not paused:
+            names = ["(whole queue)" if name is None else one_line(name, 60) for name in still]
+            answer.show(f"still paused: {', '.join(names[:20])}")
+        return answer.text()
+
     server.register(retry_jobs, write_hints("Retry jobs", destructive=False, idempotent=False))
     server.register(cancel_jobs, write_hints("Cancel jobs", destructive=True, idempotent=True))
     server.register(add_job, write_hints("Add a job", destructive=False, idempotent=False))
+    server.register(set_paused, write_hints("Pause or resume", destructive=False, idempotent=True))
+
+
+def _question_to_pause(job_type: str | None, paused: bool) -> str:
+    what = "the whole queue" if job_type is None else f"jobs of type {one_line(job_type, 100)}"
+    if paused:
+        return f"Pause {what}? No worker takes more of it until it is resumed; running jobs go on."
+    return f"Resume {what}? Workers take its jobs at once."
 
 
 def _fits(job: Job, statuses: tuple[JobStatus, ...]) -> bool:

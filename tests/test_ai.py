@@ -32,6 +32,7 @@ from dataqueue.definitions import JobDefinition
 from dataqueue.explain import Explanation, Reason
 from dataqueue.failures import FailureGroup, FailureSummary
 from dataqueue.jobs import STATUSES, AddedJobs, ErrorEntry, FailureReason, JobEvent, JobHandle, JobPage
+from dataqueue.limits import LimitState, Rate
 from dataqueue.options import DefinitionOptions, JobOptions
 from dataqueue.status import QueueStatus
 from dataqueue.worker.options import ProcessorOptions
@@ -173,7 +174,7 @@ async def vocabulary() -> set[str]:
         *dataqueue.__all__,
         *inspect.signature(JobQueue.from_url).parameters, *members(JobQueue, SyncJobQueue, JobHandle, Job, JobContext, SyncJobContext, JobDefinition, Processor),
         *members(AddedJobs, JobPage, JobEvent, ErrorEntry, Explanation, Reason, QueueStatus, DrainResult),
-        *members(FailureGroup, FailureSummary, DefinitionOptions, JobOptions, ProcessorOptions),
+        *members(FailureGroup, FailureSummary, DefinitionOptions, JobOptions, ProcessorOptions, Rate, LimitState),
         *STATUSES, *get_args(FailureReason), *quoted, *parameters,
         *(tool.name for tool in tools), *(prompt.name for prompt in prompts),
         *(word for path in commands() for word in path),

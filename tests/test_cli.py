@@ -24,7 +24,8 @@ UNREACHABLE = "postgresql://someone:hunter2@127.0.0.1:1/nowhere"
 APP = """
 import asyncio, os
 from pathlib import Path
-from dataqueue import JobContext, JobQueue, SyncJobQueue
+from datetime import timedelta
+from dataqueue import JobContext, JobQueue, Rate, SyncJobQueue
 
 queue = JobQueue.from_url()
 sync_queue = SyncJobQueue.from_url()
@@ -46,6 +47,10 @@ async def block_a_thread(seconds: float) -> None:
 @queue.job
 async def divide(by: int) -> float:
     return 1 / by
+
+@queue.job(max_concurrency=2, rate=Rate(3, per=timedelta(hours=1)))
+async def call(number: int) -> None:
+    print("called", number, flush=True)
 
 @sync_queue.job
 def double(number: int) -> int:
@@ -358,6 +363,74 @@ def test_failures_and_status_are_told(app: Cli) -> None:
     status = app("status")
     assert status.returncode == 1 and status.stdout.startswith("failing")
     assert app("status", "--window", "soon").returncode == 2
+
+
+def test_jobs_of_a_group_are_added_and_listed(store: Cli) -> None:
+    job_id = store.json("jobs", "add", "email", "--group", "acme")["id"]
+    store("jobs", "add", "email", "--group", "other")
+    assert [job["id"] for job in store.json("jobs", "list", "--group", "acme")["jobs"]] == [job_id]
+    assert store.json("jobs", "show", job_id)["job"]["group"] == "acme"
+    assert any(line.split() == ["group", "acme"] for line in store("jobs", "show", job_id).stdout.splitlines())
+    assert store("jobs", "add", "email", "--group", "").returncode == 2
+
+
+def test_a_type_is_paused_until_it_is_resumed(app: Cli) -> None:
+    app("jobs", "add", "divide", 2)
+    paused = app("pause", "divide", "--by", "ana: the shop is shut")
+    assert paused.returncode == 0 and "dataqueue resume divide" in paused.stdout
+    again = app("pause", "divide")
+    assert again.returncode == 1 and "by ana: the shop is shut already" in again.stderr
+    assert "Ran 0 jobs" in app("worker", "shop.jobs:queue", "--burst").stderr
+    states = {state["job_type"]: state for state in app.json("limits")}
+    assert (states["divide"]["paused_by"], states["divide"]["free"]) == ("ana: the shop is shut", 0)
+    assert "by ana" in app("limits").stdout
+    assert app.json("explain", 1)["state"] == "paused"
+    assert app.json("resume", "divide") == {"job_type": "divide", "changed": True, "still_paused": []}
+    assert app("resume", "divide").returncode == 1
+    assert "Ran 1 job;" in app("worker", "shop.jobs:queue", "--burst").stderr
+    assert [state["job_type"] for state in app.json("limits")] == ["call"]  # which its definition limits
+
+
+def test_the_whole_queue_is_paused(app: Cli) -> None:
+    app("jobs", "add", "divide", 2)
+    app("pause", "divide")
+    assert app.json("pause", "--all")["changed"] is True
+    states = app.json("limits")
+    assert [state["job_type"] for state in states] == [None, "divide"] and states[0]["paused_by"]
+    assert "(the whole queue)" in app("limits").stdout
+    resumed = app("resume", "--all")
+    assert resumed.returncode == 0 and "Still paused: divide" in resumed.stderr
+    for wrong in (["pause"], ["resume"], ["pause", "divide", "--all"], ["resume", "divide", "--all"]):
+        assert app(*wrong).returncode == 2
+    unknown = app("pause", "typo")
+    assert unknown.returncode == 0 and "no job of type typo" in unknown.stderr
+
+
+def test_a_pause_is_evidence_and_no_verdict(app: Cli) -> None:
+    app("jobs", "add", "divide", 2)
+    process = app.start("worker", "shop.jobs:queue", "--job-types", "divide", "--group-concurrency", 2)
+    read_until(process, "Worker ")
+    app("pause", "divide", "--by", "ana")
+    job_id = app.json("jobs", "add", "divide", 2)["id"]
+    status = app.json("status")
+    assert status["verdict"] == "healthy"
+    assert any("divide was paused by ana" in line for line in status["evidence"])
+    assert "at most 2 of one group" in app("workers").stdout
+    assert app.json("jobs", "show", job_id)["job"]["status"] == "pending"
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 0
+
+
+def test_limits_of_a_type_are_listed_with_their_use(app: Cli) -> None:
+    for number in range(5):
+        app("jobs", "add", "call", number)
+    assert "Ran 3 jobs" in app("worker", "shop.jobs:queue", "--burst").stderr
+    (state,) = app.json("limits")
+    assert (state["running"], state["max_concurrency"], state["started"], state["free"]) == (0, 2, 3, 0)
+    assert state["rate"] == {"count": 3, "per": 3600.0} and state["opens_at"]
+    shown = app("limits").stdout
+    assert "at its limit" in shown and "0 of 2" in shown and "3 of 3 in 60 min" in shown and "in 60 min" in shown
+    assert app("worker", "shop.jobs:queue", "--burst", "--group-concurrency", 0).returncode == 2
 
 
 def test_workers_are_listed(app: Cli) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import dataqueue
-from dataqueue.cli import demo, docs, explain, init, inspect, install, jobs, mcp, migrate, worker
+from dataqueue.cli import demo, docs, explain, init, inspect, install, jobs, limits, mcp, migrate, worker
 
 __all__ = ["app", "main"]
 
@@ -55,6 +55,9 @@ app.command("status")(explain.status)
 app.command("explain")(explain.explain)
 app.command("failures")(explain.failures)
 app.command("workers")(explain.workers)
+app.command("pause")(limits.pause)
+app.command("resume")(limits.resume)
+app.command("limits")(limits.limits)
 app.command("doctor")(inspect.doctor)
 app.command("mcp")(mcp.mcp)
 app.command("install-mcp")(install.install_mcp)

@@ -27,6 +27,7 @@ from dataqueue.cli.common import (
 from dataqueue.explain import parse_window
 
 if TYPE_CHECKING:
+    from dataqueue.backends.base import WorkerRecord
     from dataqueue.explain import Explanation
     from dataqueue.failures import FailureSummary
     from dataqueue.jobs import Job
@@ -190,6 +191,10 @@ def _spread(spread: Spread | None) -> str:
     return "" if spread is None else f"{duration(spread.p50)} / {duration(spread.p95)}"
 
 
+def _of_a_group(worker: WorkerRecord) -> str:
+    return "" if worker.group_concurrency is None else f" (at most {worker.group_concurrency} of one group)"
+
+
 # -- workers --------------------------------------------------------------------------------------------
 
 
@@ -222,7 +227,7 @@ def workers(url: Url = None, schema: Schema = None, env_file: EnvFile = None, as
             state = "alive" if worker.alive else "lost"
             out.print(
                 cell(
-                    f"{worker.id}  {state}, holds {worker.running} of {worker.concurrency}, last heartbeat "
+                    f"{worker.id}  {state}, holds {worker.running} of {worker.concurrency}{_of_a_group(worker)}, last heartbeat "
                     f"{ago(worker.last_heartbeat_at)}, since {local_time(worker.started_at)}",
                     "" if worker.alive else "red",
                 )

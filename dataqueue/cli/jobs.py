@@ -58,6 +58,7 @@ def list_jobs(
     job_type: Annotated[list[str] | None, typer.Option("--type", help="A job type; may be repeated.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
     tag_mode: Annotated[str, typer.Option(help="all of the tags, any, exact (no others), or none.")] = "all",
+    group: Annotated[str | None, typer.Option(help="Only jobs of this group.")] = None,
     limit: Annotated[int, typer.Option(help="Jobs at most, up to 1,000.")] = 50,
     cursor: Annotated[int | None, typer.Option(help="Go on where a page ended: its next cursor.")] = None,
     url: Url = None,
@@ -73,6 +74,7 @@ def list_jobs(
             job_type=job_type or None,
             tags=tag or None,
             tag_mode=cast("TagMode", tag_mode),
+            group=group,
             limit=limit,
             cursor=cursor,
         )
@@ -133,6 +135,7 @@ def add(
         str | None, typer.Option(metavar="ISO", help="Not before this moment: 2026-01-31T09:00:00+01:00.")
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
+    group: Annotated[str | None, typer.Option(help="Its group: a tenant or customer, limited by the workers.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: a second job with it is not added.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Tries in all.")] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="For each attempt.")] = None,
@@ -153,6 +156,7 @@ def add(
         "delay": _seconds(delay, "--delay"),
         "run_at": _moment(run_at),
         "tags": tag or None,
+        "group": group,
         "idempotency_key": key,
         "max_attempts": max_attempts,
         "timeout": _seconds(timeout, "--timeout"),

@@ -95,6 +95,7 @@ def _facts(job: Job) -> Table:
     line("attempts", f"{job.attempts} of {job.max_attempts}")
     line("priority", job.priority)
     line("tags", " ".join(job.tags))
+    line("group", job.group)
     line("idempotency key", job.idempotency_key)
     line("timeout", job.timeout)
     line("reason of failure", job.failure_reason)

@@ -37,6 +37,10 @@ _LEAVE_SECONDS = 2.0
 def worker(
     target: Annotated[str, typer.Argument(metavar="MODULE:QUEUE", show_default=False)],
     concurrency: Annotated[int, typer.Option(help="Jobs that run at the same time.")] = 10,
+    group_concurrency: Annotated[
+        int | None,
+        typer.Option(help="Jobs of one group that run at the same time, over all workers; no limit by default."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Jobs claimed at once, at most.")] = 100,
     job_types: Annotated[
         str | None, typer.Option(metavar="A,B", help="Take only these types; all that the queue defines by default.")
@@ -71,6 +75,7 @@ def worker(
     queue = load_queue(target)
     options: ProcessorOptions = {
         "concurrency": concurrency,
+        "group_concurrency": group_concurrency,
         "batch_size": batch_size,
         "poll_interval": timedelta(seconds=poll_interval),
         "lease": timedelta(seconds=lease),

@@ -68,6 +68,8 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("retry_jobs", {"ids": [1, 2]}),
     ("cancel_jobs", {"ids": [1, 2]}),
     ("add_job", {"job_type": INJECTIONS[0], "payload": SECRETS}),
+    ("set_paused", {"job_type": INJECTIONS[0], "paused": True}),
+    ("set_paused", {"paused": False, "dry_run": False, "confirm": True}),
 ]
 
 
@@ -78,18 +80,24 @@ async def client(queue: JobQueue, make_queue: Callable[..., JobQueue]) -> AsyncI
     job_type = f"{INJECTIONS[0]} {SECRETS['note2']} {INJECTIONS[4]} {SECRETS['note6']}"[:255]
     payload = {**SECRETS, "inject": INJECTIONS, hostile[:300]: 1, "list": [SECRETS, INJECTIONS]}
     tags = [INJECTIONS[0], INJECTIONS[1], SECRETS["note3"], SECRETS["note6"], "password=hunter2-swordfish"]
+    name = f"{INJECTIONS[1]} {SECRETS['note2']}"
     for number in range(2):
         await queue.add_job(
-            job_type, payload, tags=tags, max_attempts=1 + number, idempotency_key=f"{number} {SECRETS['note5']}"[:255]
+            job_type,
+            payload,
+            tags=tags,
+            group=name,
+            max_attempts=1 + number,
+            idempotency_key=f"{number} {SECRETS['note5']}"[:255],
         )
     await queue.open()
-    name = f"{INJECTIONS[1]} {SECRETS['note2']}"
     await queue.backend.register_worker(WorkerInfo(name, SECRETS["note5"], 1, (job_type,), 1, INJECTIONS[0], 60))
     message = hostile + "\n" + "\n".join(f"{key}={value}" for key, value in SECRETS.items())
     jobs = (await queue.backend.cycle(name, [], [job_type], 2, True)).jobs
     await queue.backend.set_output(jobs[0].id, jobs[0].lease_id, json.dumps(payload))
     failed = Failed(jobs[0].id, jobs[0].lease_id, message, "handler_error", None, INJECTIONS[0], INJECTIONS[1])
     await queue.backend.cycle(name, [failed], [], 0, False)
+    await queue.pause(job_type, by=f"{INJECTIONS[0]} {SECRETS['note6']}")
     server = create_server(ServerOptions(allow_writes=True), make_queue(read_only=True), queue)
     async with Client(server) as client:
         yield client

@@ -15,12 +15,13 @@ from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult
 
 from dataqueue import JobQueue, NewJob
 from dataqueue.backends.base import Completed, Failed, WorkerInfo
+from dataqueue.limits import Rate, TypeLimits
 
 READ_TOOLS = [
     "search_docs", "get_doc", "queue_status", "list_jobs", "get_job", "explain_job", "summarize_failures",
     "list_workers", "check_setup",
 ]  # fmt: skip
-WRITE_TOOLS = ["retry_jobs", "cancel_jobs", "add_job"]
+WRITE_TOOLS = ["retry_jobs", "cancel_jobs", "add_job", "set_paused"]
 
 
 @pytest.fixture
@@ -211,6 +212,26 @@ async def test_workers_and_what_they_hold(client: Client, queue: JobQueue) -> No
     assert "1 workers alive" in told and "w-1 (alive): holds 1 of 3" in told and "job 1 (pay)" in told
 
 
+async def test_groups_limits_and_pauses_are_shown(client: Client, queue: JobQueue) -> None:
+    await queue.add_job("pay", group="acme")
+    await queue.add_job("pay", group="other")
+    await queue.backend.register_worker(WorkerInfo("w-1", "host", 7, ("pay",), 3, "0", 60, 2))
+    await queue.backend.declare_limits({"pay": TypeLimits(max_concurrency=5, rate=Rate(100, per=timedelta(minutes=1)))})
+    assert "at most 2 of one group" in await ask(client, "list_workers")
+    listed = await ask(client, "list_jobs", group_id="acme")
+    assert "| 1 | pay |" in listed and "| 2 | pay |" not in listed and "total: 1" in listed
+    assert "group: acme" in await ask(client, "get_job", job_id=1)
+    assert "| pay | – | 0 of 5 | 0 of 100 in 1 min | – |" in await ask(client, "queue_status")
+    await queue.pause("pay", by="ana")
+    await queue.pause(by="ben")
+    status = await ask(client, "queue_status")
+    assert status.startswith("verdict: healthy") and "Type pay was paused by ana" in status
+    assert "| (whole queue) | since " in status and "by ben" in status and "dataqueue resume" in status
+    explained = await ask(client, "explain_job", job_id=1)
+    assert explained.startswith("job 1: paused; will run: later") and "reasons: queue_paused" in explained
+    assert "by ana" in explained and "dataqueue resume TYPE" in explained and "dataqueue resume --all" in explained
+
+
 async def test_unknown_arguments_are_refused(client: Client) -> None:
     told = await refused(client, "get_job", job_id=1, raw=True)
     assert "no argument raw" in told and "job_id, include, values" in told
@@ -267,6 +288,29 @@ async def test_a_dry_run_comes_first(make_server: Callable[..., Server], queue: 
     ]
     new = (await queue.get_all_jobs())[0]
     assert (new.payload, new.tags) == ({"a": 1}, ("mcp",)) and new.run_at - new.created_at >= timedelta(seconds=59)
+
+
+async def test_a_type_is_paused_and_resumed(make_server: Callable[..., Server], queue: JobQueue) -> None:
+    await queue.add_job("pay")
+    async with Client(make_server(allow_writes=True)) as client:
+        assert "Dry run: nothing was done" in await ask(client, "set_paused", paused=True, job_type="pay")
+        told = await ask(client, "set_paused", paused=True, dry_run=False)
+        assert "this client cannot ask" in told and "confirm=true" in told
+        assert await queue.list_limits() == []
+        done: dict[str, Any] = {"dry_run": False, "confirm": True}
+        told = await ask(client, "set_paused", paused=True, job_type="pay", reason="the bank is down", **done)
+        assert told.startswith("paused.")
+        assert "Nothing was changed" in await ask(client, "set_paused", paused=True, job_type="pay", **done)
+        await ask(client, "set_paused", paused=True, **done)
+        assert [(s.job_type, s.paused_by) for s in await queue.list_limits()] == [
+            (None, "mcp"),
+            ("pay", "mcp: the bank is down"),
+        ]
+        assert "no job of this type" in await ask(client, "set_paused", paused=True, job_type="typo")
+        told = await ask(client, "set_paused", paused=False, **done)
+        assert told.startswith("resumed.") and "still paused: pay" in told
+        assert (await ask(client, "set_paused", paused=False, job_type="pay", **done)).startswith("resumed.")
+    assert await queue.list_limits() == []
 
 
 async def test_one_name_is_a_list_of_one(client: Client, queue: JobQueue) -> None:
