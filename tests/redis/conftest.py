@@ -10,7 +10,8 @@ from datetime import timedelta
 import pytest
 from support import Working, until
 
-from dataqueue import JobQueue, NewJob
+from dataqueue import JobOptions, JobQueue, NewJob, Rate
+from dataqueue.limits import TypeLimits
 
 
 @pytest.fixture
@@ -38,8 +39,13 @@ async def _use_everything(queue: JobQueue, working: Working) -> None:
     async def for_ever(payload: int) -> None:
         await asyncio.sleep(60)
 
-    processor = await working(queue, {"t": t, "long": for_ever}, lease=timedelta(seconds=1))
-    added = await queue.add_jobs(NewJob("t", n, {"tags": ["a"], "idempotency_key": f"{n}"}) for n in range(20))
+    processor = await working(queue, {"t": t, "long": for_ever}, lease=timedelta(seconds=1), group_concurrency=2)
+    assert await queue.pause("t", by="me")
+    await queue.backend.declare_limits({"t": TypeLimits(max_concurrency=3, rate=Rate(1000, timedelta(hours=1)))})
+    options: JobOptions = {"tags": ["a"], "group": "g"}
+    added = await queue.add_jobs(NewJob("t", n, {**options, "idempotency_key": f"{n}"}) for n in range(20))
+    assert (await queue.explain_job(added[0].id)).state == "paused"
+    assert [state.paused_by for state in await queue.list_limits()] == ["me"] and await queue.resume("t")
     long = await queue.add_job("long", 1)
     later = await queue.add_job("t", 1, delay=timedelta(milliseconds=100))
     assert [await handle.result(timeout=25) for handle in added] == list(range(20))

@@ -121,7 +121,7 @@ end
 local lines, chunk, of_type, most = {}, limit, {}, nil
 if limit > 0 and last_type > 8 then
   most = group_limit()
-  local paused = configured and redis.call('HEXISTS', K_cf, 'p') == 1
+  local paused = configured and redis.call('HGET', K_cf, 'p') ~= false
   limited = paused or most ~= nil
   for n, number in ipairs(redis.call('HMGET', K_ty, unpack(ARGV, 9, last_type))) do
     local room, rate
