@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
-import socket
 import time
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -17,7 +14,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
 
 from dataqueue.backends.base import (
-    Backend,
     Claimed,
     Failed,
     Held,
@@ -25,19 +21,18 @@ from dataqueue.backends.base import (
     Pulse,
     Released,
     Signal,
-    WorkerInfo,
 )
 from dataqueue.definitions import Handler
 from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
 from dataqueue.events import Hook
-from dataqueue.limits import TypeLimits
 from dataqueue.tasks import end_tasks
-from dataqueue.version import __version__
 from dataqueue.worker.attempt import Attempt, no_handler
-from dataqueue.worker.leases import BEATS_A_LEASE, EXPIRY_SHARE, RECLAIMS_A_LEASE, Heartbeat, now
+from dataqueue.worker.leases import BEATS_A_LEASE, RECLAIMS_A_LEASE, Heartbeat
 from dataqueue.worker.options import ProcessorOptions, check_options
 from dataqueue.worker.outbox import NotBegun, Outbox
 from dataqueue.worker.pace import Idle, Prefetch
+from dataqueue.worker.rescue import rescue, rescue_for_ever
+from dataqueue.worker.signing_on import FIRST_BACKOFF, LAST_BACKOFF, sign_on
 
 if TYPE_CHECKING:
     from dataqueue.queue import JobQueue
@@ -47,10 +42,8 @@ logger = logging.getLogger("dataqueue.worker")
 
 MAX_CLAIM = 500
 _GATHER_SECONDS = 0.002
-_RECLAIM_BATCH = 100
 _LAST_WORDS = 10
 """Seconds for the store to hear of the last outcomes."""
-_FIRST_BACKOFF, _LAST_BACKOFF = 0.1, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +131,10 @@ class Processor:
         self._main = asyncio.create_task(self._life(limit), name=f"dataqueue-worker {self.worker_id}")
         return self._main
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
+
     def is_running(self) -> bool:
         return self._main is not None and not self._main.done()
 
@@ -204,7 +201,7 @@ class Processor:
             raise
 
     async def _life(self, limit: int | None) -> int:
-        backend, worker, registered_at = await self._sign_on_patiently(limit is None)
+        backend, worker, registered_at = await sign_on(self, patient=limit is None)
         loop = asyncio.get_running_loop()
         heartbeat = self._heartbeat = Heartbeat(
             backend.heart(), worker, self.lease / BEATS_A_LEASE, self._held, self._on_pulse, loop,
@@ -214,12 +211,14 @@ class Processor:
         heartbeat.start()
         reclaiming: asyncio.Task[None] | None = None
         if limit is None:
-            reclaiming = asyncio.create_task(self._reclaim_for_ever(), name="dataqueue-reclaim")
+            reclaiming = asyncio.create_task(
+                rescue_for_ever(self.queue, self.lease / RECLAIMS_A_LEASE), name="dataqueue-reclaim"
+            )
             self.queue.signals.subscribe("work", self._on_work)
             self.queue.signals.subscribe("cancel", self._on_cancel)
         try:
             if limit is not None:
-                await self._reclaim()
+                await rescue(self.queue)
             return await self._work(limit)
         finally:
             if reclaiming is not None:
@@ -240,47 +239,6 @@ class Processor:
             if self._executor is not None:
                 self._executor.shutdown(wait=False, cancel_futures=True)
                 self._executor = None
-
-    async def _sign_on_patiently(self, patient: bool) -> tuple[Backend, WorkerInfo, float]:
-        delay = _FIRST_BACKOFF
-        while True:
-            try:
-                backend = await self.queue.open()
-                asked_at = now()
-                return backend, await self._register(), asked_at
-            except StoreUnavailable as error:
-                if not patient or self._stopping:
-                    raise
-                logger.warning("The store is not there yet; next try in %.1f s. %s", delay, error)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_BACKOFF)
-
-    async def _register(self) -> WorkerInfo:
-        while True:
-            worker = WorkerInfo(
-                id=self.worker_id,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                job_types=tuple(self._types),
-                concurrency=self.concurrency,
-                version=__version__,
-                lease_seconds=self.lease * EXPIRY_SHARE,
-                group_concurrency=self.group_concurrency,
-            )
-            if await self.queue.backend.register_worker(worker):
-                await self.queue.backend.declare_limits(self._declared_limits())
-                return worker
-            taken, self.worker_id = self.worker_id, f"{self.worker_id[:240]}~{uuid.uuid4().hex[:6]}"
-            logger.warning("The worker id %r is in use; this worker is %r.", taken, self.worker_id)
-
-    def _declared_limits(self) -> dict[str, TypeLimits]:
-        """Those of the definitions that this worker runs; a plain mapping of handlers says nothing about limits."""
-        definitions = self.queue.definitions
-        return {
-            name: definitions[name].limits
-            for name, handler in self.handlers.items()
-            if name in definitions and definitions[name].handler is handler
-        }
 
     # -- the loop -------------------------------------------------------------------------------------
 
@@ -423,7 +381,7 @@ class Processor:
         self._hand_back_stale()
 
     async def _back_off(self, failures: int, error: StoreUnavailable) -> None:
-        delay = min(_FIRST_BACKOFF * 2 ** (failures - 1), _LAST_BACKOFF) * random.uniform(0.75, 1.25)
+        delay = min(FIRST_BACKOFF * 2 ** (failures - 1), LAST_BACKOFF) * random.uniform(0.75, 1.25)
         if failures == 1:
             logger.warning("The store is unavailable; running jobs go on and are recorded when it is back. %s", error)
             self.queue.hooks.emit(Hook("error", error=error))
@@ -547,31 +505,6 @@ class Processor:
             attempt = self._inflight.get(job_id)
             if attempt is not None:
                 attempt.stop("cancel")
-
-    async def _reclaim_for_ever(self) -> None:
-        interval = self.lease / RECLAIMS_A_LEASE
-        while True:
-            await asyncio.sleep(interval * random.uniform(0.75, 1.0))
-            try:
-                while await self._reclaim() == _RECLAIM_BATCH:
-                    pass
-            except StoreUnavailable:
-                pass  # the main loop says so
-            except Exception as error:
-                self.queue.hooks.emit(Hook("error", error=error))
-
-    async def _reclaim(self) -> int:
-        reclaimed = await self.queue.backend.reclaim_expired(_RECLAIM_BATCH)
-        for job in reclaimed:
-            logger.warning("Job %s (%s): worker %s was lost; now %s.", job.id, job.job_type, job.worker, job.status)
-            if job.status == "failed":
-                hook = Hook("job:failed", job.id, job.job_type, error=None, will_retry=False)
-            elif job.status == "cancelled":
-                hook = Hook("job:cancelled", job.id, job.job_type)
-            else:
-                hook = Hook("job:reclaimed", job.id, job.job_type)
-            self.queue.hooks.emit(hook)
-        return len(reclaimed)
 
 
 def _what_follows(outcome: Failed) -> str:

@@ -7,7 +7,6 @@ that there is; at the end, without limits, every job is finished. DATAQUEUE_TEST
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections import Counter
 from collections.abc import Coroutine
@@ -16,10 +15,9 @@ from datetime import timedelta
 from typing import Any, ClassVar, TypeVar
 
 import pytest
-from conformance.test_machine import PostgresStore, RedisStore, Store
-from hypothesis import HealthCheck, seed, settings
+from conformance.test_machine import Store, run_histories
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from dataqueue import Rate
 from dataqueue.backends.base import Completed, Failed, Outcome, Released, WorkerInfo
@@ -269,32 +267,10 @@ def _worker(name: str, lease: float, most: int | None) -> WorkerInfo:
     return WorkerInfo(name, "host", 1, TYPES, 10, "0", lease, most)
 
 
-def _run(store_url: str, examples: int, steps: int, default_seed: int | None) -> None:
-    store = RedisStore(store_url) if "key_prefix=" in store_url else PostgresStore(store_url)
-    given = os.environ.get("DATAQUEUE_TEST_SEED")
-    chosen = int(given) if given else default_seed or random.SystemRandom().randrange(2**32)
-    print(f"DATAQUEUE_TEST_SEED={chosen}")
-    machine = seed(chosen)(type("Machine", (LimitsMachine,), {"store": store}))
-    try:
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=examples,
-                stateful_step_count=steps,
-                deadline=None,
-                database=None,
-                suppress_health_check=list(HealthCheck),
-                print_blob=True,
-            ),
-        )
-    finally:
-        store.close()
-
-
 def test_random_histories_of_limits(store_url: str) -> None:
-    _run(store_url, 30, 40, 20261124)
+    run_histories(LimitsMachine, store_url, 30, 40, 20261124)
 
 
 @pytest.mark.chaos
 def test_many_random_histories_of_limits(store_url: str) -> None:
-    _run(store_url, 600, 80, None)
+    run_histories(LimitsMachine, store_url, 600, 80, None)

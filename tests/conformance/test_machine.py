@@ -546,16 +546,19 @@ SHORT_SEED = 20261124
 """Of the short form, so that a change is judged by what it changed; the long form draws a new one."""
 
 
-def _run(store_url: str, examples: int, steps: int, default_seed: int | None = None) -> None:
+def run_histories(
+    machine: type[RuleBasedStateMachine], store_url: str, examples: int, steps: int, default_seed: int | None = None
+) -> None:
+    """Random histories of a machine on a store; its class gets the store as ``store``."""
     store = RedisStore(store_url) if "key_prefix=" in store_url else PostgresStore(store_url)
 
     given = os.environ.get("DATAQUEUE_TEST_SEED")
     chosen = int(given) if given else default_seed or random.SystemRandom().randrange(2**32)
     print(f"DATAQUEUE_TEST_SEED={chosen}")
-    machine = seed(chosen)(type("Machine", (QueueMachine,), {"store": store}))
+    seeded = seed(chosen)(type("Machine", (machine,), {"store": store}))
     try:
         run_state_machine_as_test(
-            machine,
+            seeded,
             settings=settings(
                 max_examples=examples,
                 stateful_step_count=steps,
@@ -574,10 +577,10 @@ def _run(store_url: str, examples: int, steps: int, default_seed: int | None = N
 
 @pytest.mark.timeout(600)  # finding the shortest history of a failure takes its time
 def test_random_histories(store_url: str) -> None:
-    _run(store_url, examples=12, steps=30, default_seed=SHORT_SEED)
+    run_histories(QueueMachine, store_url, examples=12, steps=30, default_seed=SHORT_SEED)
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 def test_many_long_histories(store_url: str) -> None:
-    _run(store_url, examples=int(os.environ.get("DATAQUEUE_TEST_EXAMPLES", "500")), steps=60)
+    run_histories(QueueMachine, store_url, examples=int(os.environ.get("DATAQUEUE_TEST_EXAMPLES", "500")), steps=60)

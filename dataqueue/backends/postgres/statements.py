@@ -65,7 +65,7 @@ class Statements:
     def _get(self, name: str, size: int) -> LiteralString:
         text = self._texts.get((name, size))
         if text is None:
-            text = fill(_text(name), self.schema)
+            text = fill(_text(name).replace("{claimed}", _text("_claimed").rstrip()), self.schema)
             if size:
                 text = text.replace("{each}", str(size + 32)).replace("{all}", str(2 * size + 32))
             self._texts[name, size] = text

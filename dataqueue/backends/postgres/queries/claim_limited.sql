@@ -72,23 +72,7 @@ WITH most AS MATERIALIZED (
             AND placed.free <= (SELECT count(*) FROM picked WHERE picked.group_id = placed.group_id)) full_up
     WHERE q.id = full_up.id AND q.id = ANY (ARRAY(SELECT id FROM placed WHERE what = 'waits'))
     RETURNING q.id
-), claimed AS (
-    UPDATE {schema}.job_queue SET
-        status = 'processing',
-        lease_id = nextval('{schema}.dataqueue_lease_seq'),
-        locked_at = now(), locked_by = %(worker_id)s, updated_at = now(),
-        started_at = COALESCE(started_at, now()),
-        last_retried_at = CASE WHEN attempts > 0 AND status <> 'waiting' THEN now() ELSE last_retried_at END,
-        attempts = attempts + CASE WHEN status = 'waiting' THEN 0 ELSE 1 END,
-        run_at = COALESCE(scheduled_at, run_at), scheduled_at = NULL,
-        due = FALSE, next_attempt_at = NULL, pending_reason = NULL, cancel_requested_at = NULL, progress = NULL, output = NULL
-    WHERE id = ANY (ARRAY(SELECT id FROM picked))
-    RETURNING id, lease_id, job_type, payload::text AS payload, attempts, max_attempts, priority,
-              timeout_ms, retry_delay, retry_backoff, retry_delay_max, tags, created_at, run_at, group_id
-), logged AS (
-    INSERT INTO {schema}.job_events (job_id, event_type, metadata)
-    SELECT id, 'processing', jsonb_build_object('worker', %(worker_id)s::text) FROM claimed
-), taken AS MATERIALIZED (
+), {claimed}, taken AS MATERIALIZED (
     SELECT claimed.job_type, count(*) AS count FROM claimed JOIN types USING (job_type) WHERE types.rated GROUP BY 1
 ), counted AS (
     -- Starts within a hundredth of the time are kept as one, at the last of them.

@@ -1,0 +1,2 @@
+-- Nothing to do on tables of our own: only our statements end the parking of a job there.
+SELECT 1;
