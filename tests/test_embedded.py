@@ -245,7 +245,7 @@ def test_long_and_odd_paths(path: Path, kind: str) -> None:
     with start_postgres(odd, settings=FAST) if kind == "postgres" else start_valkey(odd) as server:
         assert (query(server, "SELECT 1") == 1) if kind == "postgres" else valkey(server).ping()
     server.stop(wait=True)
-    assert not alive(server.pid)
+    within(15, lambda: not alive(server.pid))  # it may still be leaving: its pid file goes first
     sockets = home.socket_directory(odd, ".s.PGSQL.5432" if kind == "postgres" else "valkey.sock")
     assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
     sockets.rmdir()
