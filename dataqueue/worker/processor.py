@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from dataqueue.backends.base import (
     Claimed,
+    Cycle,
     Failed,
     Held,
     Outcome,
@@ -91,7 +92,6 @@ class Processor:
         self._suspect = False
         self._limited = False
         """Whether limits or groups decide about our types: then nothing is claimed ahead of a free slot."""
-        self._again, self._parked = False, 0
         self._main: asyncio.Task[int] | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._heartbeat: Heartbeat | None = None
@@ -197,7 +197,7 @@ class Processor:
             self.stop()
             for attempt in list(self._inflight.values()):
                 attempt.stop("shutdown")
-            await asyncio.wait({self._main}, timeout=self.grace + 10)
+            await asyncio.wait({self._main}, timeout=self.grace + _LAST_WORDS)
             raise
 
     async def _life(self, limit: int | None) -> int:
@@ -255,15 +255,15 @@ class Processor:
                     await asyncio.sleep(_GATHER_SECONDS)
                 looks = self._idle.looks
                 try:
-                    got = await self._cycle(want)
+                    cycle = await self._cycle(want)
                     failures = 0
                 except StoreUnavailable as error:
                     failures += 1
                     await self._back_off(failures, error)
                     continue
-                taken += got
+                taken += len(cycle.jobs)
                 if want:
-                    await self._pace(got, want, limit, looks)
+                    await self._pace(cycle, want, limit, looks)
                 continue
             if self._is_done(limit, taken):
                 return taken
@@ -294,7 +294,7 @@ class Processor:
             room = min(room, limit - taken)
         return max(0, room)
 
-    async def _cycle(self, want: int) -> int:
+    async def _cycle(self, want: int) -> Cycle:
         """One round trip: record what is over, claim what is free to run."""
         backend = self.queue.backend
         if self._suspect and want:
@@ -315,10 +315,9 @@ class Processor:
         except Exception as error:
             self._suspect = True
             await self._outbox.record_one_by_one(self.worker_id, error)
-            return 0
+            return Cycle([], [])
         self._outbox.recorded(cycle)
         self._limited = cycle.limited if want else self._limited
-        self._again, self._parked = cycle.again, cycle.parked
         if promote:
             self._idle.promoted(cycle.next_due_ms)
         if cycle.opens_in_ms is not None:
@@ -330,7 +329,7 @@ class Processor:
         for job in cycle.jobs:
             self._buffer.append((now, job))
         self._fill_slots()
-        return len(cycle.jobs)
+        return cycle
 
     async def _release_unknown(self) -> None:
         """The answer to a claim was lost: the store may think that we hold jobs that we know nothing of."""
@@ -341,15 +340,15 @@ class Processor:
                 self._outbox.put(Released(job_id, lease_id))
         self._suspect = False
 
-    async def _pace(self, got: int, want: int, limit: int | None, looks: int) -> None:
-        if got >= want:
+    async def _pace(self, cycle: Cycle, want: int, limit: int | None, looks: int) -> None:
+        if len(cycle.jobs) >= want:
             self._idle.busy()
             if self._idle.is_saturated and self._listening_until:
                 self._listening_until = 0.0
                 await self._quietly(self.queue.backend.listen_no_more("work", self.worker_id))
             return
-        if self._again and (limit is None or self._idle.may_pass_over):
-            self._idle.passed_over(found=got > 0 or self._parked > 0)
+        if cycle.again and (limit is None or self._idle.may_pass_over):
+            self._idle.passed_over(found=bool(cycle.jobs) or cycle.parked > 0)
             return
         if limit is not None:
             self._idle.drained()

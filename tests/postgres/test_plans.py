@@ -16,9 +16,8 @@ from system_postgres import find_programs, system_postgres
 
 from dataqueue import JobQueue, NewJob
 from dataqueue.backends.base import Completed, Failed, JobFilter, Outcome, Released, WorkerInfo
-from dataqueue.backends.postgres.cycle import _SETTINGS as _CLAIM_SETTINGS
 from dataqueue.backends.postgres.records import filter_parameters
-from dataqueue.backends.postgres.statements import Statements
+from dataqueue.backends.postgres.statements import Statements, _text
 
 from . import plans
 from .plans import FINISHED, OURS, READY, RUNNING, STRANGERS, Conn, Report, explain
@@ -26,6 +25,7 @@ from .plans import FINISHED, OURS, READY, RUNNING, STRANGERS, Conn, Report, expl
 pytestmark = [pytest.mark.plans, pytest.mark.timeout(900)]
 
 SQL = Statements("public")
+_CLAIM_SETTINGS = f"SELECT {_text('_settings')}"
 PKEY, READY_INDEX, FUTURE, UNFINISHED = "job_queue_pkey", "dataqueue_ready", "dataqueue_later", "dataqueue_unfinished"
 PARKED, GROUP_RUNNING = "dataqueue_parked", "dataqueue_group_running"
 KEYS, TAGS, EVENTS = "idx_job_queue_idempotency_key", "dataqueue_tags", "job_events_pkey"

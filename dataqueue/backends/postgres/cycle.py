@@ -18,21 +18,6 @@ if TYPE_CHECKING:
 
     Cursor = psycopg.AsyncCursor[tuple[Any, ...]]
 
-# jit compiles for half a second what runs in one millisecond. Sequential and bitmap scans look cheap
-# to the planner on a small or freshly filled table, and read everything once it has grown. Local to
-# the transaction: a session's settings would leak through a transaction-pooling PgBouncer.
-_SETTINGS = (
-    "SELECT set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),"
-    " set_config('enable_bitmapscan', 'off', true)"
-)
-# Outcomes are joined to their jobs by id; a plan that was cached while the table was small would hash
-# the whole table instead until the next autovacuum (100 completions at a million rows: 200 ms, not 1.5).
-RECORD_SETTINGS: LiteralString = (
-    _SETTINGS + ", set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),"
-    # As in claim_settings.sql.
-    " CASE WHEN current_setting('server_version_num')::int >= 170000"
-    " THEN set_config('transaction_timeout', '20s', true) END"
-)
 _WIDEST = 8192
 
 
@@ -59,7 +44,7 @@ class Cycling:
         async with self._backend.connection() as conn:
             async with conn.pipeline() as pipeline:
                 if outcomes:
-                    await conn.execute(RECORD_SETTINGS)
+                    await conn.execute(statements("record_settings"))
                 for sql, parameters in _recording_steps(statements, worker_id, outcomes):
                     recording.append(await _run(conn, sql, parameters))
                 shared = self._end_sharing(outcomes)
@@ -128,7 +113,7 @@ class Cycling:
 
     async def _free(self, conn: AsyncConnection[Any], ids: Sequence[int]) -> None:
         statements = self._backend.statements
-        await conn.execute(RECORD_SETTINGS)
+        await conn.execute(statements("record_settings"))
         await _run(conn, statements("lock_groups"), {"ids": list(ids)})
         await _run(conn, statements("unpark"), {"tell": True})
 
@@ -137,7 +122,7 @@ class Cycling:
         statements = self._backend.statements
         async with self._backend.connection() as conn:
             async with conn.pipeline():
-                await conn.execute(RECORD_SETTINGS)
+                await conn.execute(statements("record_settings"))
                 found = await _run(conn, statements("find_parked"), {"after": self._swept})
                 await _run(conn, statements("unpark"), {"tell": False})
             self._swept = (await found.fetchall())[0][1] or ""

@@ -8,6 +8,8 @@ from typing import LiteralString, cast
 
 from dataqueue.errors import ConfigError
 
+_PARTS = ("claimed", "settings")
+"""Texts that several statements have in common: ``_NAME.sql``, put in for ``{NAME}``."""
 MAX_SCHEMA_BYTES = 50
 """So that ``dataqueue:`` and the name fit the 63 bytes of a NOTIFY channel."""
 
@@ -65,7 +67,10 @@ class Statements:
     def _get(self, name: str, size: int) -> LiteralString:
         text = self._texts.get((name, size))
         if text is None:
-            text = fill(_text(name).replace("{claimed}", _text("_claimed").rstrip()), self.schema)
+            text = _text(name)
+            for part in _PARTS:
+                text = text.replace(f"{{{part}}}", _text(f"_{part}").rstrip())
+            text = fill(text, self.schema)
             if size:
                 text = text.replace("{each}", str(size + 32)).replace("{all}", str(2 * size + 32))
             self._texts[name, size] = text
