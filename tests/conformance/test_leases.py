@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from support import Working, take_away, until
 
 from dataqueue import Hook, JobContext, JobQueue, LeaseLost, NewJob, SyncJobContext
@@ -124,21 +126,39 @@ async def test_rescue_is_by_lease_and_not_by_age(queue: JobQueue) -> None:
 
 async def test_what_a_worker_claims_when_it_wakes_is_not_taken_from_it_at_once(queue: JobQueue) -> None:
     """Its claim was on its way when it was frozen, and is done before it can renew its lease."""
+    lease = 2.0
+    for _ in range(10):
+        await queue.add_jobs(NewJob("t", n) for n in range(2))
+        if await _wakes_up(queue, lease):
+            return
+    pytest.fail("the machine never took less than a lease for two calls")
+
+
+async def _wakes_up(queue: JobQueue, lease: float) -> bool:
+    """False if the test itself stood still for a lease, so that nothing can be told from what it saw."""
     backend = await queue.open()
-    await queue.add_jobs(NewJob("t", n) for n in range(2))
-    (earlier,) = await _claim(queue, "w", 1, lease=1.0)
+    (earlier,) = await _claim(queue, "w", 1, lease=lease)
 
     async def is_lost() -> bool:
         return not (await queue.list_workers())[0].alive
 
     await until(is_lost)
+    began = time.monotonic()
     (later,) = (await backend.cycle("w", [], ["t"], 1, True)).jobs
-    assert [item.id for item in await backend.reclaim_expired(10)] == [earlier.id]
+    taken = [item.id for item in await backend.reclaim_expired(10)]
+    in_time = time.monotonic() - began < lease / 2
+    if in_time:
+        assert taken == [earlier.id]
 
     async def rescued() -> bool:  # but not for ever
-        return [item.id for item in await backend.reclaim_expired(10)] == [later.id]
+        taken.extend(item.id for item in await backend.reclaim_expired(10))
+        return taken == [earlier.id, later.id]
 
     await until(rescued)
+    for job in (earlier, later):
+        await queue.cancel_job(job.id)
+    await backend.unregister_worker("w")
+    return in_time
 
 
 async def test_the_last_attempt_lost_fails_the_job(queue: JobQueue) -> None:
