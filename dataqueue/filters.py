@@ -65,8 +65,13 @@ def make_filter(filters: Mapping[str, Any]) -> JobFilter:
         tag_mode=check_tag_mode(get("tag_mode", "all")),
         error_contains=None if error is None else check_name(error, "error_contains"),
         group=None if group is None else check_name(group, "group"),
-        **{
-            name: None if get(name) is None else check_aware(get(name), name)
-            for name in ("run_after", "run_before", "created_after", "created_before")
-        },
+        run_after=_moment(filters, "run_after"),
+        run_before=_moment(filters, "run_before"),
+        created_after=_moment(filters, "created_after"),
+        created_before=_moment(filters, "created_before"),
     )
+
+
+def _moment(filters: Mapping[str, Any], name: str) -> datetime | None:
+    moment = filters.get(name)
+    return None if moment is None else check_aware(moment, name)

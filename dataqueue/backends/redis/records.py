@@ -44,7 +44,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def encode_spec(spec: JobSpec) -> bytes:
-    """Options that never change, as JSON with only what is not the default; a newline; the payload."""
+    """Options that only an edit changes, as JSON with only what is not the default; a newline; the payload."""
     options: dict[str, Any] = {}
     if spec.timeout_ms is not None:
         options["timeout"] = spec.timeout_ms

@@ -64,8 +64,8 @@ local function unlink(h, id)
   end
 end
 
--- ... and into those of its new one.
-local function link(h, id)
+-- ... and into those of its new one. parked: not into the line.
+local function link(h, id, parked)
   h.updated = now
   push(put.h, id, encode(h))
   push(put.ix, 0, index_member(h, id))
@@ -74,7 +74,9 @@ local function link(h, id)
     if h.group ~= '' then push(put.gr, 0, running_member(h, id)) end
   else
     local due = due_of(h)
-    if due and due <= now then
+    if due and parked then
+      push(put.pk, 0, parked_member(h, id, due))
+    elseif due and due <= now then
       push(put.rd, 0, ready_member(h, id, due))
     elseif due then
       push(put.dl, 0, delayed_member(h, id, due))
@@ -166,6 +168,16 @@ local function tell_finished(ids)
     for i, id in ipairs(ids) do names[i] = name_of(id) end
     redis.call('PUBLISH', CHANNEL, 'finished ' .. table.concat(names, ' '))
   end
+end
+
+-- Each of these jobs (six bytes an id) as its id and its head, which is nil if there is no such job.
+local function heads_of(packed)
+  local ids, jobs = {}, {}
+  for at = 1, #packed, 6 do ids[#ids + 1] = string.sub(packed, at, at + 5) end
+  for n, data in ipairs(redis.call('HMGET', K_h, unpack(ids))) do
+    jobs[n] = { id = ids[n], h = data and decode(data) or nil }
+  end
+  return jobs
 end
 
 local function is_held(h, lease) return h and h.status == S_PROCESSING and h.lease == lease end
