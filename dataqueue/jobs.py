@@ -6,13 +6,14 @@ from array import array
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, cast, get_args, overload
 
 from dataqueue.errors import InvalidJob, ResultTimeout
 from dataqueue.payloads import Codec
 from dataqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from dataqueue.options import JobChanges
     from dataqueue.queue import JobQueue
 
 R = TypeVar("R")
@@ -175,6 +176,10 @@ class JobHandle(Generic[R]):
     async def cancel(self, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.cancel_job`."""
         return await self._queue.cancel_job(self.id, by=by)
+
+    async def edit(self, *, by: str | None = None, **changes: Unpack[JobChanges]) -> bool:
+        """See :meth:`dataqueue.JobQueue.edit_job`."""
+        return await self._queue.edit_job(self.id, by=by, **changes)
 
 
 def _interval(every: object) -> float:
