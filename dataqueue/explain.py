@@ -117,7 +117,7 @@ def explain(situation: Situation, recent: Sequence[Timing]) -> Explanation:
             return answer("retrying", "later", *reasons, eta=ready_at)
         code = "waiting_until" if job.status == "waiting" else "scheduled"
         message = f"It is not due before {_moment(ready_at)}, in {duration(ready_at - now)}."
-        reason = Reason(code, message, {"due_at": ready_at}, "Nothing needs to be done; it runs when it is due.")
+        reason = Reason(code, message, {"due_at": ready_at}, _run_it_now(job))
         return answer(
             "waiting" if job.status == "waiting" else "scheduled",
             "later",
@@ -224,7 +224,10 @@ def _explain_ready(situation: Situation, recent: Sequence[Timing], answer: Any) 
             evidence["per_minute"] = round(per_second * 60, 3)
         reasons.append(
             Reason(
-                "queued_behind", message, evidence, "More workers or concurrency shorten the line; so does priority."
+                "queued_behind",
+                message,
+                evidence,
+                f"More workers or concurrency shorten the line. To put it first: dataqueue jobs edit {job.id} --priority N.",
             )
         )
     # Retried or taken back, it could not be claimed while it ran, whenever it was due first.
@@ -303,6 +306,15 @@ def prolonged_until(job: Job, events: Sequence[JobEvent]) -> datetime | None:
     return None
 
 
+def _run_it_now(job: Job) -> str:
+    advice = "Nothing needs to be done; it runs when it is due."
+    if job.status != "pending":
+        return advice
+    return (
+        f"{advice} To run it now: dataqueue jobs edit {job.id} --run-at now, or queue.edit_job({job.id}, run_at=None)."
+    )
+
+
 def _completed(job: Job) -> Reason:
     took = ""
     if job.completed_at and job.started_at:
@@ -351,7 +363,9 @@ def _exhausted(job: Job) -> Reason:
             "frame": entry and entry.frame,
             "same_error_each_time": len({e.message for e in job.error_history}) == 1,
         },
-        f"{advice}, then run it again: dataqueue jobs retry {job.id}, or queue.retry_job({job.id}).",
+        f"{advice}, then run it again: dataqueue jobs retry {job.id}, or queue.retry_job({job.id})."
+        if job.status == "failed"
+        else f"Give it one more: dataqueue jobs edit {job.id} --max-attempts {job.attempts + 1}.",
     )
 
 
