@@ -70,6 +70,17 @@ class Job:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     progress: int | None = None
     output: Any = None
+    dead_letter: str | None = None
+    """The job type that is told when this job has failed for good."""
+    dead_lettered_at: datetime | None = None
+    dead_letter_job_id: int | None = None
+    depends_on: tuple[int, ...] = ()
+    depends_on_tags: tuple[str, ...] = ()
+    runs_anyway: bool = False
+    """Whether it also runs after a prerequisite that failed or was cancelled."""
+    blocked: bool = False
+    """Pending, and waiting for other jobs to end."""
+    unique_key: str | None = None
 
     @property
     def is_finished(self) -> bool:

@@ -217,6 +217,7 @@ class Cycle:
     that was used up lets more start. ``again``: jobs were passed over that another look may find free; ``parked`` of them were put
     aside, because their group is full.
     ``limited``: limits or groups decide about these types, so jobs must not be claimed ahead of a free slot.
+    ``cascaded`` are the jobs that were cancelled because one that they waited for has ended badly.
     """
 
     jobs: list[Claimed]
@@ -226,6 +227,7 @@ class Cycle:
     again: bool = False
     parked: int = 0
     limited: bool = False
+    cascaded: list[int] = field(default_factory=list[int])
 
 
 @dataclass(slots=True)

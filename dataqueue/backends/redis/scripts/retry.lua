@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS h o ev rd dl ix ls gr pk lw
+-- KEYS h s o ev rd dl ix ls gr pk dp un uq lw
 -- Run again, now, by a person's wish: at least one more attempt is granted. ARGV: channel, id6, force (0/1),
 -- metadata of the event.
 local bad = probe()
@@ -16,6 +16,10 @@ h.status, h.run_at, h.max = S_PENDING, now, math.max(h.max, h.attempts + 1)
 h.next_at, h.reason, h.completed, h.progress, h.retried = 0, 0, 0, NO_PROGRESS, now
 redis.call('HDEL', K_o, id)
 log_event(h, id, E_RETRIED, ARGV[4])
+if h.flags > 0 then
+  wait_again(h, id)
+  if has(h, F_UNIQUE) then redis.call('ZADD', K_uq, 0, unique_member(redis.call('HGET', K_s, id), id)) end
+end
 link(h, id)
 flush()
 tell_work(now)
