@@ -67,9 +67,13 @@ class Situation:
     """Whether it was taken out of the line because its group was full."""
     ahead_in_group: int = 0
     may_go_ahead: int = 0
+    unmet: tuple[tuple[int, JobStatus], ...] = ()
+    """Some of the jobs that it waits for, up to ``UNMET_SHOWN``, with their states."""
+    unmet_count: int = 0
 
 
 AHEAD_LIMIT = 10_000
+UNMET_SHOWN = 20
 
 
 def may_go(by_group: Mapping[str | None, tuple[int, int]], limit: int) -> int:

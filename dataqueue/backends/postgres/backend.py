@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from dataqueue.backends.base import (
     AHEAD_LIMIT,
+    UNMET_SHOWN,
     Added,
     ChangeResult,
     Cycle,
@@ -451,10 +452,15 @@ class PostgresBackend:
             found = await self._read(self.statements("list_ahead"), {"id": job_id, "most": AHEAD_LIMIT})
             by_group = {group: (count, running) for group, count, running in found}
             may_go_ahead = may_go(by_group, group_limit)
+        unmet: list[tuple[Any, ...]] = []
+        if job.blocked:
+            unmet = await self._read(self.statements("find_unmet"), {"id": job_id, "most": UNMET_SHOWN})
         return Situation(
             job=job,
             now=now.astimezone(UTC),
-            ready_at=ready_at and ready_at.astimezone(UTC),
+            ready_at=None if job.blocked or not ready_at else ready_at.astimezone(UTC),
+            unmet=tuple((row[0], row[1]) for row in unmet),
+            unmet_count=unmet[0][2] if unmet else 0,
             row_locked=locked,
             ahead=min(ahead, AHEAD_LIMIT),
             workers=await self.list_workers(),
