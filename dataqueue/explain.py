@@ -346,10 +346,9 @@ def _cancelled(job: Job) -> Reason:
     message = f"It was cancelled at {_moment(job.last_cancelled_at)}"
     again = f"dataqueue jobs retry {job.id}, or queue.retry_job({job.id})"
     fix = f"To run it after all: {again}."
-    match = re.fullmatch(r'\{"rootJobId":(\d+),"dependencyCascade":true\}', job.pending_reason or "")
-    if match:
-        evidence["root_job_id"] = root = int(match[1])
-        message += f", because job {root}, which it waited for (or what it waited for did), has failed or was cancelled"
+    if (root := job.cascade_root) is not None:
+        evidence["root_job_id"] = root
+        message += f", because job {root} has failed or was cancelled, which it waited for, by itself or through others"
         fix = f"Mend and retry job {root} first (dataqueue explain {root}), then this one, which waits for it again: {again}."
     return Reason("cancelled", message + ".", evidence, fix)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ JobStatus = Literal["pending", "processing", "completed", "failed", "cancelled",
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 TagMode = Literal["all", "any", "exact", "none"]
 FailureReason = Literal["timeout", "handler_error", "no_handler", "worker_lost"]
+_CASCADE = re.compile(r'\{"rootJobId":\s*(\d+),\s*"dependencyCascade":\s*true\}')
 ANY_JSON: Codec[Any] = Codec(Any, "result")
 
 
@@ -86,6 +88,12 @@ class Job:
     def is_finished(self) -> bool:
         """Whether nothing more will happen to it by itself."""
         return self.status in ("completed", "cancelled") or (self.status == "failed" and self.next_attempt_at is None)
+
+    @property
+    def cascade_root(self) -> int | None:
+        """The job whose failure or cancel has cancelled this one, which waited for it."""
+        match = _CASCADE.fullmatch(self.pending_reason or "") if self.status == "cancelled" else None
+        return int(match[1]) if match else None
 
     @property
     def last_error(self) -> str | None:

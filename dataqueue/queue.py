@@ -157,7 +157,7 @@ class JobQueue(ChangingQueue):
         Raises:
             InvalidJob: nothing was stored.
         """
-        return await self._add_all(chained(steps), conn, ANY_JSON)
+        return await self.add_jobs(chained(steps), conn=conn)
 
     async def _add_all(
         self, jobs: Iterable[NewJob | Mapping[str, Any]], conn: object | None, codec: Codec[R]

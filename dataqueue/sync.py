@@ -24,6 +24,7 @@ from anyio.from_thread import BlockingPortal
 from dataqueue.backends.base import Finding, Stats, WorkerRecord
 from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
 from dataqueue.definitions import AnyHandler, JobDefinition
+from dataqueue.dependencies import chained
 from dataqueue.errors import WrongLoop
 from dataqueue.events import HookName, Listener
 from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStatus, TagMode
@@ -186,6 +187,10 @@ class SyncJobQueue:
         if conn is None:
             return SyncAddedJobs(self, self.run(lambda: self.queue.add_jobs(jobs)))
         return SyncAddedJobs(self, self.queue.add_all_sync(jobs, conn))
+
+    def chain(self, *steps: NewJob | Sequence[NewJob], conn: Connection[Any] | None = None) -> SyncAddedJobs[Any]:
+        """See :meth:`dataqueue.JobQueue.chain`."""
+        return self.add_jobs(chained(steps), conn=conn)
 
     # -- reading ------------------------------------------------------------------------------------
 

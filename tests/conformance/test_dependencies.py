@@ -398,3 +398,20 @@ async def test_a_worker_tells_of_what_it_has_cancelled(make_queue: Callable[...,
     assert (await second.wait(30)).status == "cancelled"
     await until(lambda: [hook.job_id for hook in told] == [second.id])
     assert (await first.refresh()).status == "failed"
+
+
+async def test_it_is_explained(queue: JobQueue, hand: Hand) -> None:
+    a = await queue.add_job("t", "a", tags=["in"])
+    b = await queue.add_job("t", "b", depends_on=DependsOn([a], tags=["in"]))
+    c = await queue.add_job("t", "c", depends_on=b)
+    found = await queue.explain_job(b.id)
+    assert (found.state, found.will_run, found.reasons[0].code) == ("blocked", "later", "waits_for_jobs")
+    assert found.reasons[0].evidence["jobs"] == [{"id": a.id, "status": "pending"}]
+    assert f"explain {a.id}" in (found.reasons[0].fix or "")
+    by_tag = await queue.explain_job((await queue.add_job("t", depends_on=DependsOn(tags=["in"]))).id)
+    assert by_tag.reasons[0].evidence["jobs"] == [{"id": a.id, "status": "pending"}]
+    await hand.claim()
+    await hand.fail(a)
+    found = await queue.explain_job(c.id)
+    assert (found.state, found.will_run) == ("cancelled", "never")
+    assert found.reasons[0].evidence["root_job_id"] == a.id == (await c.refresh()).cascade_root
