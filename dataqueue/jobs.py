@@ -14,7 +14,7 @@ from dataqueue.payloads import Codec
 from dataqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from dataqueue.queue import JobQueue
+    from dataqueue.changing import ChangingQueue
 
 R = TypeVar("R")
 
@@ -129,7 +129,7 @@ class JobHandle(Generic[R]):
 
     id: int
     created: bool
-    _queue: JobQueue = field(repr=False, compare=False)
+    _queue: ChangingQueue = field(repr=False, compare=False)
     _codec: Codec[R] = field(repr=False, compare=False, default=cast("Codec[R]", ANY_JSON))
 
     async def wait(self, timeout: float | timedelta | None = None) -> Job:
@@ -206,7 +206,7 @@ def _interval(every: object) -> float:
 class AddedJobs(Sequence[JobHandle[R]], Generic[R]):
     """The handles of a bulk add, in the order of its jobs; about nine bytes a job."""
 
-    def __init__(self, queue: JobQueue, codec: Codec[R]) -> None:
+    def __init__(self, queue: ChangingQueue, codec: Codec[R]) -> None:
         self._queue = queue
         self._codec = codec
         self._ids = array("q")

@@ -300,6 +300,17 @@ class SyncJobQueue:
 
     # -- changing -----------------------------------------------------------------------------------
 
+    def redrive(self, job_id: int, *, by: str | None = None) -> SyncJobHandle[Any]:
+        """See :meth:`dataqueue.JobQueue.redrive`."""
+        return SyncJobHandle(self, self.run(lambda: self.queue.redrive(job_id, by=by)))
+
+    def redrive_all(
+        self, job_type: str, *, limit: int = 1000, dry_run: bool = False, by: str | None = None
+    ) -> list[SyncJobHandle[Any]]:
+        """See :meth:`dataqueue.JobQueue.redrive_all`."""
+        handles = self.run(lambda: self.queue.redrive_all(job_type, limit=limit, dry_run=dry_run, by=by))
+        return [SyncJobHandle(self, handle) for handle in handles]
+
     def pause(self, job_type: str | None = None, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.pause`."""
         return self.run(lambda: self.queue.pause(job_type, by=by))

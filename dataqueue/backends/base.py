@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
+from dataqueue.dead_letters import DeadLetter
 from dataqueue.jobs import FailureReason, Job, JobEvent, JobStatus, TagMode
 from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobSpec
@@ -398,6 +399,11 @@ class Backend(Protocol):
         ...
 
     async def retry(self, job_id: int, force: bool, by: str | None = None) -> ChangeResult: ...
+
+    async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
+        """Run the job again that a dead letter tells of, or another where it is gone, and settle the letter: the id of
+        what runs. None if nothing was changed: the letter is settled or running, or its job is not finished."""
+        ...
 
     async def pause(self, job_type: str | None, by: str | None = None) -> bool:
         """Let no job of this type (None: of any) be claimed from now on. False if that was so already."""

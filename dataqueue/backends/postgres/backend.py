@@ -63,6 +63,7 @@ from dataqueue.backends.postgres.records import (
     worker_parameters,
 )
 from dataqueue.backends.postgres.statements import Statements, check_schema
+from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent
 from dataqueue.limits import LimitState, TypeLimits
@@ -404,6 +405,29 @@ class PostgresBackend:
         cursor = await self._write(self.statements("retry_job"), {"id": job_id, "force": force, "by": by})
         retried, exists, *_ = (await cursor.fetchall())[0]
         return "changed" if retried is not None else "unchanged" if exists else "missing"
+
+    async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
+        return await self._on_some_connection(lambda conn: self._redrive(conn, letter, by), _UNDONE)
+
+    async def _redrive(self, conn: AsyncConnection[Any], letter: DeadLetter, by: str | None) -> int | None:
+        async with conn.transaction():
+            ids = {"letter": letter.id, "source": letter.source_id}
+            cursor = await conn.cursor(row_factory=tuple_row).execute(self.statements("lock_letter"), ids)
+            rows = {row[0]: row[1:] for row in await cursor.fetchall()}
+            status, _, remark, _ = rows.get(letter.id, ("processing", True, "", None))
+            if status == "processing" or remark.startswith('{"redrivenTo"'):
+                return None
+            if letter.source_id in rows:
+                status, is_final, _, own_letter = rows[letter.source_id]
+                if own_letter != letter.id or not is_final or status not in ("failed", "cancelled"):
+                    return None
+                parameters = {"id": letter.source_id, "force": False, "by": by}
+                await conn.execute(self.statements("retry_job"), parameters)
+                job_id = letter.source_id
+            else:
+                ((job_id, _),) = await self._run_steps(conn, [letter.spec])
+            await conn.execute(self.statements("end_letter"), {"letter": letter.id, "job": job_id, "by": by})
+            return job_id
 
     async def pause(self, job_type: str | None, by: str | None = None) -> bool:
         parameters = {"job_type": job_type or "", "by": by}

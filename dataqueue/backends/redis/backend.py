@@ -63,6 +63,7 @@ from dataqueue.backends.redis.records import (
     worker_arguments,
     worker_from,
 )
+from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent
 from dataqueue.limits import LimitState, TypeLimits
@@ -341,6 +342,14 @@ class RedisBackend:
             return "missing"
         answer = await self.call(name, pack_id(job_id), *arguments)
         return answer.decode()
+
+    async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
+        if letter.source_id >= 2**48:
+            return None
+        spec, ids = letter.spec, (pack_id(letter.id), pack_id(letter.source_id))
+        whose = "" if by is None else f', "by": {json.dumps(by)}'
+        answer = await self.call("redrive", *ids, spec.job_type, _by(by), whose, spec.max_attempts, encode_spec(spec))
+        return answer or None
 
     async def pause(self, job_type: str | None, by: str | None = None) -> bool:
         return bool(await self.call("pause", job_type or "", json.dumps(by)))

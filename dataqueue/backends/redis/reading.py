@@ -220,7 +220,7 @@ async def _unmet(backend: RedisBackend, job: Job) -> tuple[tuple[int, JobStatus]
     members = [pack_id(candidate) + pack_id(job.id) for candidate in candidates]
     scores: list[float | None] = await backend.client.zmscore(backend.key("dp"), members) if members else []
     waited = [candidate for candidate, score in zip(candidates, scores, strict=True) if score is not None]
-    return tuple((other.id, other.status) for other in await backend.load(sorted(waited)[:UNMET_SHOWN], False))
+    return tuple((other.id, other.status) for other in await backend.load(sorted(set(waited))[:UNMET_SHOWN], False))
 
 
 async def _running_in(backend: RedisBackend, group: str) -> int:

@@ -341,6 +341,20 @@ local function wait_again(h, id)
   if redis.call('HGET', K_un, id) then set_flag(h, F_BLOCKED) else clear_flag(h, F_BLOCKED) end
 end
 
+-- Run a finished job again, now: at least one more attempt is granted.
+local function run_again(h, id, told)
+  unlink(h, id)
+  h.status, h.run_at, h.max = S_PENDING, now, math.max(h.max, h.attempts + 1)
+  h.next_at, h.reason, h.completed, h.progress, h.retried = 0, 0, 0, NO_PROGRESS, now
+  redis.call('HDEL', K_o, id)
+  log_event(h, id, E_RETRIED, told)
+  if h.flags > 0 then
+    wait_again(h, id)
+    if has(h, F_UNIQUE) then redis.call('ZADD', K_uq, 0, unique_member(redis.call('HGET', K_s, id), id)) end
+  end
+  link(h, id)
+end
+
 local function is_held(h, lease) return h and h.status == S_PROCESSING and h.lease == lease end
 
 -- The head of a job if this lease holds on it.
