@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 import anyio
@@ -27,6 +27,7 @@ from dataqueue.definitions import AnyHandler, JobDefinition
 from dataqueue.dependencies import chained
 from dataqueue.errors import WrongLoop
 from dataqueue.events import HookName, Listener
+from dataqueue.filters import JobFilters
 from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStatus, TagMode
 from dataqueue.limits import LimitState
 from dataqueue.options import DefinitionOptions, JobOptions, NewJob
@@ -205,41 +206,15 @@ class SyncJobQueue:
     def get_jobs(
         self,
         *,
-        status: JobStatus | Iterable[JobStatus] | None = None,
-        job_type: str | Iterable[str] | None = None,
-        priority: int | None = None,
-        tags: Iterable[str] | None = None,
-        tag_mode: TagMode = "all",
-        run_after: datetime | None = None,
-        run_before: datetime | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        error_contains: str | None = None,
-        group: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
         offset: int = 0,
         values: bool = True,
+        **filters: Unpack[JobFilters],
     ) -> JobPage:
         """See :meth:`dataqueue.JobQueue.get_jobs`."""
         return self.run(
-            lambda: self.queue.get_jobs(
-                status=status,
-                job_type=job_type,
-                priority=priority,
-                tags=tags,
-                tag_mode=tag_mode,
-                run_after=run_after,
-                run_before=run_before,
-                created_after=created_after,
-                created_before=created_before,
-                error_contains=error_contains,
-                group=group,
-                limit=limit,
-                cursor=cursor,
-                offset=offset,
-                values=values,
-            )
+            lambda: self.queue.get_jobs(limit=limit, cursor=cursor, offset=offset, values=values, **filters)
         )
 
     def get_jobs_by_status(
