@@ -422,7 +422,7 @@ def test_dependencies_and_unique_jobs(dependent: Conn, generic: bool) -> None:
         # Each of the ten frees a hundred others: their edges, their rows and indexes, and an event each.
         Case("complete, freeing", SQL("complete_jobs"), {**held, "outputs": ["1"] * 10}, {PKEY}, 10, 45_000),
         Case("depend", SQL("depend"), {"jobs": waits}, {PKEY}, 10, 1_000),
-        Case("find unmet", SQL("find_unmet"), {"id": 301_001, "most": 20}, {PKEY}, 2, 20),
+        Case("find unmet", SQL("find_unmet"), {"id": 301_001, "most": 20}, {PKEY}, 2, 40),
         Case("lock letter", SQL("lock_letter"), {"letter": 5, "source": 6}, {PKEY}, 2, 20),
         Case("end letter", SQL("end_letter"), {"letter": 5, "job": 6, "by": None}, {PKEY}, 3, 60),
     ]
