@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from dataqueue.events import Hook
     from dataqueue.explain import Explanation, Reason
     from dataqueue.failures import FailureGroup, FailureSummary
+    from dataqueue.filters import JobFilters
     from dataqueue.jobs import AddedJobs, ErrorEntry, Job, JobEvent, JobHandle, JobPage, JobStatus
     from dataqueue.limits import LimitState, Rate
-    from dataqueue.options import DefinitionOptions, JobDefaults, JobOptions, NewJob
+    from dataqueue.options import DefinitionOptions, JobChanges, JobDefaults, JobOptions, NewJob
     from dataqueue.queue import JobQueue
     from dataqueue.status import QueueStatus
     from dataqueue.sync import SyncJobHandle, SyncJobQueue
@@ -76,9 +77,10 @@ _WHERE = {
     "events": ("Hook",),
     "explain": ("Explanation", "Reason"),
     "failures": ("FailureGroup", "FailureSummary"),
+    "filters": ("JobFilters",),
     "jobs": ("AddedJobs", "ErrorEntry", "Job", "JobEvent", "JobHandle", "JobPage", "JobStatus"),
     "limits": ("LimitState", "Rate"),
-    "options": ("DefinitionOptions", "JobDefaults", "JobOptions", "NewJob"),
+    "options": ("DefinitionOptions", "JobChanges", "JobDefaults", "JobOptions", "NewJob"),
     "queue": ("JobQueue",),
     "status": ("QueueStatus",),
     "sync": ("SyncJobHandle", "SyncJobQueue"),
@@ -108,11 +110,13 @@ __all__ = [
     "InvalidPayload",
     "Job",
     "JobCancelled",
+    "JobChanges",
     "JobContext",
     "JobDefaults",
     "JobDefinition",
     "JobEvent",
     "JobFailed",
+    "JobFilters",
     "JobHandle",
     "JobNotFound",
     "JobOptions",

@@ -7,14 +7,15 @@ from array import array
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, cast, get_args, overload
 
 from dataqueue.errors import InvalidJob, ResultTimeout
 from dataqueue.payloads import Codec
 from dataqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from dataqueue.queue import JobQueue
+    from dataqueue.changing import ChangingQueue
+    from dataqueue.options import JobChanges
 
 R = TypeVar("R")
 
@@ -129,7 +130,7 @@ class JobHandle(Generic[R]):
 
     id: int
     created: bool
-    _queue: JobQueue = field(repr=False, compare=False)
+    _queue: ChangingQueue = field(repr=False, compare=False)
     _codec: Codec[R] = field(repr=False, compare=False, default=cast("Codec[R]", ANY_JSON))
 
     async def wait(self, timeout: float | timedelta | None = None) -> Job:
@@ -195,6 +196,10 @@ class JobHandle(Generic[R]):
         """See :meth:`dataqueue.JobQueue.cancel_job`."""
         return await self._queue.cancel_job(self.id, by=by)
 
+    async def edit(self, *, by: str | None = None, **changes: Unpack[JobChanges]) -> bool:
+        """See :meth:`dataqueue.JobQueue.edit_job`."""
+        return await self._queue.edit_job(self.id, by=by, **changes)
+
 
 def _interval(every: object) -> float:
     seconds = every.total_seconds() if isinstance(every, timedelta) else every
@@ -206,7 +211,7 @@ def _interval(every: object) -> float:
 class AddedJobs(Sequence[JobHandle[R]], Generic[R]):
     """The handles of a bulk add, in the order of its jobs; about nine bytes a job."""
 
-    def __init__(self, queue: JobQueue, codec: Codec[R]) -> None:
+    def __init__(self, queue: ChangingQueue, codec: Codec[R]) -> None:
         self._queue = queue
         self._codec = codec
         self._ids = array("q")

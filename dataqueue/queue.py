@@ -9,11 +9,7 @@ from dataqueue.backends.base import Added, Backend
 from dataqueue.changing import ChangingQueue
 from dataqueue.definitions import AnyHandler, Handler, JobDefinition
 from dataqueue.dependencies import chained, check_position
-from dataqueue.errors import (
-    ConfigError,
-    InvalidJob,
-    UnknownJobType,
-)
+from dataqueue.errors import ConfigError, InvalidJob
 from dataqueue.events import Hook, HookName, Listener
 from dataqueue.jobs import (
     ANY_JSON,
@@ -41,8 +37,6 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 R = TypeVar("R")
-
-_PLAIN: Codec[Any] = Codec(Any)
 
 
 class JobQueue(ChangingQueue):
@@ -214,18 +208,11 @@ class JobQueue(ChangingQueue):
             raise type(error)(f"jobs[{index}]: {error} None of these jobs was stored.") from error
 
     def _spec(self, job_type: str, payload: object, options: JobOptions) -> JobSpec:
+        text = self.encode(job_type, payload)
         definition = self.definitions.get(job_type)
-        if definition is not None:
-            defaults = definition.defaults
-            merged = {**defaults, **options} if defaults and options else options or defaults
-            return make_spec(job_type, definition.handler.payload.encode(payload), merged)
-        check_job_type(job_type)
-        if self.definitions:
-            raise UnknownJobType(
-                f"This queue defines no job type {job_type!r}. Defined: {', '.join(sorted(self.definitions))}. "
-                "Nothing was stored. Import the module that defines it, or use a queue without definitions."
-            )
-        return make_spec(job_type, _PLAIN.encode(payload), options)
+        defaults = definition.defaults if definition is not None else None
+        merged = {**defaults, **options} if defaults and options else options or defaults or {}
+        return make_spec(job_type, text, merged)
 
     async def _add_specs(self, specs: Sequence[JobSpec], conn: object | None) -> list[Added]:
         backend = await self._for_adding(conn)

@@ -15,21 +15,22 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from dataqueue.backends.base import Finding, Stats, WorkerRecord
+from dataqueue.backends.base import ChangeResult, Finding, Stats, WorkerRecord
 from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
 from dataqueue.definitions import AnyHandler, JobDefinition
 from dataqueue.dependencies import chained
 from dataqueue.errors import WrongLoop
 from dataqueue.events import HookName, Listener
+from dataqueue.filters import JobFilters
 from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStatus, TagMode
 from dataqueue.limits import LimitState
-from dataqueue.options import DefinitionOptions, JobOptions, NewJob
+from dataqueue.options import DefinitionOptions, JobChanges, JobOptions, NewJob
 from dataqueue.queue import JobQueue
 from dataqueue.tls import TLS
 
@@ -205,41 +206,15 @@ class SyncJobQueue:
     def get_jobs(
         self,
         *,
-        status: JobStatus | Iterable[JobStatus] | None = None,
-        job_type: str | Iterable[str] | None = None,
-        priority: int | None = None,
-        tags: Iterable[str] | None = None,
-        tag_mode: TagMode = "all",
-        run_after: datetime | None = None,
-        run_before: datetime | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        error_contains: str | None = None,
-        group: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
         offset: int = 0,
         values: bool = True,
+        **filters: Unpack[JobFilters],
     ) -> JobPage:
         """See :meth:`dataqueue.JobQueue.get_jobs`."""
         return self.run(
-            lambda: self.queue.get_jobs(
-                status=status,
-                job_type=job_type,
-                priority=priority,
-                tags=tags,
-                tag_mode=tag_mode,
-                run_after=run_after,
-                run_before=run_before,
-                created_after=created_after,
-                created_before=created_before,
-                error_contains=error_contains,
-                group=group,
-                limit=limit,
-                cursor=cursor,
-                offset=offset,
-                values=values,
-            )
+            lambda: self.queue.get_jobs(limit=limit, cursor=cursor, offset=offset, values=values, **filters)
         )
 
     def get_jobs_by_status(
@@ -300,6 +275,17 @@ class SyncJobQueue:
 
     # -- changing -----------------------------------------------------------------------------------
 
+    def redrive(self, job_id: int, *, by: str | None = None) -> SyncJobHandle[Any]:
+        """See :meth:`dataqueue.JobQueue.redrive`."""
+        return SyncJobHandle(self, self.run(lambda: self.queue.redrive(job_id, by=by)))
+
+    def redrive_all(
+        self, job_type: str, *, limit: int = 1000, dry_run: bool = False, by: str | None = None
+    ) -> list[SyncJobHandle[Any]]:
+        """See :meth:`dataqueue.JobQueue.redrive_all`."""
+        handles = self.run(lambda: self.queue.redrive_all(job_type, limit=limit, dry_run=dry_run, by=by))
+        return [SyncJobHandle(self, handle) for handle in handles]
+
     def pause(self, job_type: str | None = None, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.pause`."""
         return self.run(lambda: self.queue.pause(job_type, by=by))
@@ -312,13 +298,45 @@ class SyncJobQueue:
         """See :meth:`dataqueue.JobQueue.list_limits`."""
         return self.run(self.queue.list_limits)
 
+    def edit_job(self, job_id: int, *, by: str | None = None, **changes: Unpack[JobChanges]) -> bool:
+        """See :meth:`dataqueue.JobQueue.edit_job`."""
+        return self.run(lambda: self.queue.edit_job(job_id, by=by, **changes))
+
+    def edit_all_pending_jobs(
+        self, changes: JobChanges, *, dry_run: bool = False, by: str | None = None, **filters: Unpack[JobFilters]
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.edit_all_pending_jobs`."""
+        return self.run(lambda: self.queue.edit_all_pending_jobs(changes, dry_run=dry_run, by=by, **filters))
+
     def cancel_job(self, job_id: int, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.cancel_job`."""
         return self.run(lambda: self.queue.cancel_job(job_id, by=by))
 
+    def cancel_jobs(self, job_ids: Iterable[int], *, by: str | None = None) -> dict[int, ChangeResult]:
+        """See :meth:`dataqueue.JobQueue.cancel_jobs`."""
+        return self.run(lambda: self.queue.cancel_jobs(job_ids, by=by))
+
+    def cancel_all_upcoming_jobs(
+        self, *, dry_run: bool = False, by: str | None = None, **filters: Unpack[JobFilters]
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.cancel_all_upcoming_jobs`."""
+        return self.run(lambda: self.queue.cancel_all_upcoming_jobs(dry_run=dry_run, by=by, **filters))
+
     def retry_job(self, job_id: int, *, force: bool = False, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.retry_job`."""
         return self.run(lambda: self.queue.retry_job(job_id, force=force, by=by))
+
+    def retry_jobs(
+        self, job_ids: Iterable[int], *, force: bool = False, by: str | None = None
+    ) -> dict[int, ChangeResult]:
+        """See :meth:`dataqueue.JobQueue.retry_jobs`."""
+        return self.run(lambda: self.queue.retry_jobs(job_ids, force=force, by=by))
+
+    def retry_all_failed_jobs(
+        self, *, dry_run: bool = False, by: str | None = None, **filters: Unpack[JobFilters]
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.retry_all_failed_jobs`."""
+        return self.run(lambda: self.queue.retry_all_failed_jobs(dry_run=dry_run, by=by, **filters))
 
     # -- hooks --------------------------------------------------------------------------------------
 
@@ -376,6 +394,10 @@ class SyncJobHandle(Generic[R]):
     def cancel(self, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobHandle.cancel`."""
         return self._sync.run(lambda: self._handle.cancel(by=by))
+
+    def edit(self, *, by: str | None = None, **changes: Unpack[JobChanges]) -> bool:
+        """See :meth:`dataqueue.JobHandle.edit`."""
+        return self._sync.run(lambda: self._handle.edit(by=by, **changes))
 
     def __repr__(self) -> str:
         return f"SyncJobHandle(id={self.id}, created={self.created})"

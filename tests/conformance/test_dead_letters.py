@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import Working
 
-from dataqueue import InvalidJob, JobQueue, NewJob
+from dataqueue import InvalidJob, JobNotFound, JobQueue, NewJob
 from dataqueue.backends.base import Cancelled, Completed, Failed, FailureReason, Outcome, WorkerInfo
 
 PAYLOADS: list[Any] = [
@@ -130,3 +130,80 @@ async def test_a_definition_may_name_the_type_for_all_its_jobs(queue: JobQueue) 
         await t.add(5, dead_letter="")
     with pytest.raises(InvalidJob, match="dead_letter"):
         await t.add(5, dead_letter="x" * 256)
+
+
+async def _dead(queue: JobQueue, payload: Any = 5, **options: Any) -> tuple[int, int]:
+    """Ids of a job that has failed for good and of its dead letter."""
+    job = await queue.add_job("t", payload, dead_letter="dead", **options)
+    await _work(queue, _fails())
+    return job.id, (await job.refresh()).dead_letter_job_id or 0
+
+
+async def test_a_redriven_letter_lets_its_job_run_again(queue: JobQueue) -> None:
+    source, letter = await _dead(queue, max_attempts=1, tags=["x"])
+    handle = await queue.redrive(letter, by="me")
+    assert (handle.id, handle.created) == (source, False)
+    job = await handle.refresh()
+    assert (job.status, job.attempts, job.max_attempts, job.tags) == ("pending", 1, 2, ("x",))
+    assert (await queue.get_job_events(source))[-1].metadata == {"by": "me"}
+    settled = await queue.require_job(letter)
+    told = (await queue.get_job_events(letter))[-1]
+    assert (settled.status, told.event_type, told.metadata) == ("cancelled", "redriven", {"jobId": source, "by": "me"})
+    with pytest.raises(InvalidJob, match="redriven already"):
+        await queue.redrive(letter)
+    await _work(queue, _fails("again"))
+    newer = (await queue.require_job(source)).dead_letter_job_id
+    assert newer is not None and newer != letter
+    assert (await queue.redrive(newer)).id == source
+    assert await _work(queue, Completed) == [source]
+    findings = [f for f in await queue.doctor(deep=True) if f.check in ("consistency", "indexes")]
+    assert {finding.level for finding in findings} == {"ok"}, findings
+
+
+async def test_a_handled_letter_can_be_redriven_too(queue: JobQueue) -> None:
+    source, letter = await _dead(queue)
+    await _work(queue, Completed, "dead")
+    assert (await queue.redrive(letter)).id == source
+    assert (await queue.require_job(letter)).status == "completed"
+    with pytest.raises(InvalidJob, match="redriven already"):
+        await queue.redrive(letter)
+
+
+async def test_not_while_the_letter_runs_nor_when_its_job_runs_again(queue: JobQueue) -> None:
+    source, letter = await _dead(queue)
+    await queue.retry_job(source)
+    with pytest.raises(InvalidJob, match="not finished"):
+        await queue.redrive(letter)
+    await _work(queue, _fails())
+    with pytest.raises(InvalidJob, match="newer dead letter"):
+        await queue.redrive(letter)
+    newer = (await queue.require_job(source)).dead_letter_job_id or 0
+    backend = await queue.open()
+    (held, _) = (await backend.cycle("w", [], ("dead",), 10, True)).jobs
+    assert held.id == letter
+    with pytest.raises(InvalidJob, match="running"):
+        await queue.redrive(newer)
+
+
+async def test_what_is_no_letter_is_refused(queue: JobQueue) -> None:
+    for payload in (
+        None,
+        5,
+        {"originalJob": 5, "originalPayload": 1},
+        {"originalJob": {"id": "1"}, "originalPayload": 1},
+    ):
+        job = await queue.add_job("dead", payload)
+        with pytest.raises(InvalidJob, match="no dead letter"):
+            await queue.redrive(job.id)
+    with pytest.raises(JobNotFound):
+        await queue.redrive(999)
+
+
+async def test_all_letters_of_a_type(queue: JobQueue) -> None:
+    sources = [(await _dead(queue, n))[0] for n in range(3)]
+    await queue.add_job("dead", "something else")
+    assert len(await queue.redrive_all("dead", dry_run=True)) == 3
+    assert [handle.id for handle in await queue.redrive_all("dead", limit=2)] == sources[:2], "oldest first"
+    assert [handle.id for handle in await queue.redrive_all("dead")] == sources[2:]
+    assert await queue.redrive_all("dead") == []
+    assert await _work(queue, Completed) == sources

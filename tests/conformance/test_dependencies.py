@@ -465,3 +465,25 @@ async def test_it_is_explained(queue: JobQueue, hand: Hand) -> None:
     found = await queue.explain_job(c.id)
     assert (found.state, found.will_run) == ("cancelled", "never")
     assert found.reasons[0].evidence["root_job_id"] == a.id == (await c.refresh()).cascade_root
+
+
+async def test_run_again_together_they_keep_their_order(queue: JobQueue, hand: Hand) -> None:
+    chain = await queue.chain(NewJob("t", 1), NewJob("t", 2), NewJob("t", 3))
+    await hand.claim()
+    await hand.fail(chain[0])
+    assert set((await queue.retry_jobs(chain.ids)).values()) == {"changed"}
+    for handle in chain:
+        assert await hand.claim() == [handle.id]
+        await hand.complete(handle)
+    await _sound(queue)
+
+
+async def test_a_bulk_cancel_cascades(queue: JobQueue) -> None:
+    told: list[int] = []
+    queue.on("job:cancelled", lambda hook: told.append(hook.job_id or 0))
+    first = await queue.add_jobs(NewJob("t", n, {"tags": ["first"]}) for n in range(3))
+    second = await queue.add_jobs(NewJob("t", n, {"depends_on": handle}) for n, handle in enumerate(first))
+    assert await queue.cancel_all_upcoming_jobs(tags=["first"]) == 3
+    assert await _statuses(second) == ["cancelled"] * 3
+    assert sorted(told) == [handle.id for handle in (*first, *second)]
+    await _sound(queue)

@@ -26,7 +26,12 @@ pytestmark = [pytest.mark.plans, pytest.mark.timeout(900)]
 
 SQL = Statements("public")
 _CLAIM_SETTINGS = f"SELECT {_text('_settings')}"
-PKEY, READY_INDEX, FUTURE, UNFINISHED = "job_queue_pkey", "dataqueue_ready", "dataqueue_later", "dataqueue_unfinished"
+PKEY, READY_INDEX, FUTURE, UNFINISHED = (
+    "job_queue_pkey",
+    "dataqueue_ready",
+    "dataqueue_upcoming",
+    "dataqueue_unfinished",
+)
 PARKED, GROUP_RUNNING = "dataqueue_parked", "dataqueue_group_running"
 KEYS, TAGS, EVENTS = "idx_job_queue_idempotency_key", "dataqueue_tags", "job_events_pkey"
 
@@ -90,6 +95,7 @@ NEW |= {
     "retry_backoff": None,
     "retry_delay_max": None,
     "group": None,
+    "dead_letter": None,
 }
 WORKER = {
     "id": "worker-1",
@@ -133,8 +139,8 @@ CASES = [
     Case("set progress", SQL("set_progress"), {**ONE, "percent": 5}, {PKEY}, 1, 40),
     Case("prolong", SQL("prolong"), {**ONE, "ms": 1000}, {PKEY}, 1, 40),
     Case("set output", SQL("set_output"), {**ONE, "output": "5"}, {PKEY}, 1, 40),
-    Case("cancel", SQL("cancel_job"), {"id": FINISHED + 1, "by": "ada"}, {PKEY}, 3, 60),
-    Case("retry", SQL("retry_job"), {"id": 1, "force": False, "by": "ada"}, {PKEY}, 2, 60),
+    Case("cancel", SQL("cancel_jobs"), {"ids": [FINISHED + 1], "by": "ada", "statuses": ["pending"]}, {PKEY}, 3, 80),
+    Case("retry", SQL("retry_jobs"), {"ids": [1], "ended": False, "by": "ada", "statuses": ["failed"]}, {PKEY}, 3, 80),
     Case("add", SQL("add_job_once"), {**NEW, "idempotency_key": "new"}, {KEYS}, 1, 60),
     Case("add, key taken", SQL("add_job_once"), {**NEW, "idempotency_key": "key-10"}, {KEYS}, 1, 60),
     Case("add 1000", SQL("add_jobs"), {"jobs": json.dumps([{"t": "t", "p": n, "k": f"key-{n}"} for n in range(1000)])},
@@ -182,7 +188,7 @@ def test_a_statement_reads_no_more_than_it_must(big: Conn, case: Case, generic: 
 
 def _of_jobs(report: Report) -> set[str]:
     """Without those of tables that are small whatever the queue is."""
-    small = ("workers", "listeners", "limits")
+    small = ("workers", "listeners", "limits", "dataqueue_dependencies", "dataqueue_prerequisites")
     return {name for name in report.scans if not any(part in name for part in small)}
 
 
@@ -371,6 +377,58 @@ def test_what_frees_places(grouped: Conn, generic: bool) -> None:
             grouped, case.statement, case.parameters, generic=generic, before=case.before or _CLAIM_SETTINGS
         )
         print(f"\n{plans.version_of(grouped)} {case.name:26} {'generic' if generic else 'custom '} {report}")
+        assert _of_jobs(report) <= case.indexes, case.name
+        assert report.rows <= case.rows and report.total <= case.blocks, case.name
+
+
+# -- dependencies, dead letters, unique jobs ----------------------------------------------------------
+
+UNIQUE = "dataqueue_unique"
+
+
+@pytest.fixture(scope="module")
+def dependent(server_url: str) -> Iterator[Conn]:
+    """Much that is over, some of it with unique keys that come again and again, and 100,000 jobs that wait for others."""
+    with plans.new_queue(server_url, "dependent") as conn:
+        conn.execute(
+            "INSERT INTO job_queue (job_type, payload, status, attempts, unique_key) SELECT 'ours-0', '1', 'completed', 1,"
+            " CASE WHEN n > 200000 THEN 't=' || n % 10 END FROM generate_series(1, 300000) n"
+        )
+        conn.execute(
+            "INSERT INTO job_queue (job_type, payload, status, attempts, lease_id, locked_by, has_dependants)"
+            " SELECT 'ours-1', '1', 'processing', 1, n, 'worker-1', TRUE FROM generate_series(1, 1000) n"
+        )
+        conn.execute(
+            "INSERT INTO job_queue (job_type, payload, blocked, depends_on, tags) SELECT 'ours-1', '1', TRUE,"
+            " ARRAY[300001 + n % 1000], ARRAY['tag-' || n % 5000] FROM generate_series(1, 100000) n"
+        )
+        conn.execute("ALTER TABLE dataqueue_dependencies DISABLE TRIGGER dataqueue_join")
+        conn.execute(
+            "INSERT INTO dataqueue_dependencies SELECT 300001 + n % 1000, 301000 + n FROM generate_series(1, 100000) n"
+        )
+        conn.execute("ALTER TABLE dataqueue_dependencies ENABLE TRIGGER dataqueue_join")
+        conn.execute("VACUUM ANALYZE")
+        yield conn
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["", "any parameters"])
+def test_dependencies_and_unique_jobs(dependent: Conn, generic: bool) -> None:
+    keys = {"keys": [f"t={n}" for n in range(20)]}
+    held = {"ids": list(range(300_001, 300_011)), "leases": list(range(1, 11))}
+    waits = json.dumps([{"id": 301_000 + n, "on_ids": [300_001, 5]} for n in range(1, 11)])
+    cases = [
+        Case("lock unique", SQL("lock_unique"), keys, set(), 20, 20),
+        Case("find unique", SQL("find_unique"), keys, {UNIQUE}, 200, 1_500),
+        # Each of the ten frees a hundred others: their edges, their rows and indexes, and an event each.
+        Case("complete, freeing", SQL("complete_jobs"), {**held, "outputs": ["1"] * 10}, {PKEY}, 10, 45_000),
+        Case("depend", SQL("depend"), {"jobs": waits}, {PKEY}, 10, 1_000),
+        Case("find unmet", SQL("find_unmet"), {"id": 301_001, "most": 20}, {PKEY}, 2, 40),
+        Case("lock letter", SQL("lock_letter"), {"letter": 5, "source": 6}, {PKEY}, 2, 20),
+        Case("end letter", SQL("end_letter"), {"letter": 5, "job": 6, "by": None}, {PKEY}, 3, 60),
+    ]
+    for case in cases:
+        report = explain(dependent, case.statement, case.parameters, generic=generic, before=_CLAIM_SETTINGS)
+        print(f"\n{plans.version_of(dependent)} {case.name:26} {'generic' if generic else 'custom '} {report}")
         assert _of_jobs(report) <= case.indexes, case.name
         assert report.rows <= case.rows and report.total <= case.blocks, case.name
 

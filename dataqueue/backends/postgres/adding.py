@@ -15,7 +15,7 @@ from dataqueue.backends.base import Added
 from dataqueue.backends.postgres.statements import Statements
 from dataqueue.dependencies import resolve_positions
 from dataqueue.errors import DataQueueError
-from dataqueue.options import JobSpec
+from dataqueue.options import JobEdit, JobSpec
 from dataqueue.unique import latest_of_replaced
 
 Rows = list[tuple[Any, ...]]
@@ -152,9 +152,10 @@ def _settle_unique(
         if unique.replace:
             holder = pending
             if pending is not None:
-                changes = {"payload": spec.payload, "run_at": spec.run_at, "delay_ms": spec.delay_ms}
-                edited = yield statements("replace_pending"), {"id": pending, **changes}
-                holder = pending if edited else None  # a worker was faster
+                moment = {"delayMs": spec.delay_ms} if spec.run_at is None else {"runAt": spec.run_at.isoformat()}
+                edit = JobEdit(moment, spec.payload).as_json()
+                rows = yield statements("edit_jobs"), {"ids": [pending], "changes": edit, "by": None}
+                holder = pending if rows and rows[0][1] == "changed" else None  # or a worker was faster
         elif unique.window_ms is not None:
             holder = latest if latest is not None and age_ms < unique.window_ms else None
         else:

@@ -13,6 +13,8 @@ from redis.exceptions import NoPermissionError, ReadOnlyError
 
 from dataqueue.backends.base import (
     AHEAD_LIMIT,
+    CANCELLABLE,
+    RETRYABLE,
     Added,
     Cancelled,
     ChangeResult,
@@ -35,7 +37,7 @@ from dataqueue.backends.base import (
     WorkerInfo,
     WorkerRecord,
 )
-from dataqueue.backends.redis import doctor, reading, readonly
+from dataqueue.backends.redis import changing, doctor, reading, readonly
 from dataqueue.backends.redis.call import AnyClient, Scripts, store_errors
 from dataqueue.backends.redis.connect import Endpoint, endpoint_of_client, endpoint_of_url
 from dataqueue.backends.redis.heart import RedisHeart
@@ -63,10 +65,11 @@ from dataqueue.backends.redis.records import (
     worker_arguments,
     worker_from,
 )
+from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnavailable
-from dataqueue.jobs import Job, JobEvent
+from dataqueue.jobs import Job, JobEvent, JobStatus
 from dataqueue.limits import LimitState, TypeLimits
-from dataqueue.options import JobSpec
+from dataqueue.options import JobEdit, JobSpec
 from dataqueue.tls import TLS
 from dataqueue.unique import latest_of_replaced
 
@@ -331,17 +334,28 @@ class RedisBackend:
                 known[job_id] = status in ("completed", "cancelled") or (status == "failed" and not head["next_at"])
         return known
 
-    async def cancel(self, job_id: int, by: str | None = None) -> ChangeResult:
-        return await self._change("cancel", job_id, _by(by))
+    async def cancel(
+        self, ids: Sequence[int], by: str | None = None, statuses: Sequence[JobStatus] = CANCELLABLE
+    ) -> dict[int, ChangeResult]:
+        return await changing.cancel(self, ids, by, statuses)
 
-    async def retry(self, job_id: int, force: bool, by: str | None = None) -> ChangeResult:
-        return await self._change("retry", job_id, int(force), _by(by))
+    async def retry(
+        self, ids: Sequence[int], by: str | None = None, statuses: Sequence[JobStatus] = RETRYABLE, ended: bool = False
+    ) -> dict[int, ChangeResult]:
+        return await changing.retry(self, ids, by, statuses, ended)
 
-    async def _change(self, name: str, job_id: int, *arguments: Any) -> ChangeResult:
-        if not 0 < job_id < 2**48:
-            return "missing"
-        answer = await self.call(name, pack_id(job_id), *arguments)
-        return answer.decode()
+    async def edit(self, ids: Sequence[int], edit: JobEdit, by: str | None = None) -> dict[int, ChangeResult]:
+        return await changing.edit(self, ids, edit, by)
+
+    async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
+        if letter.source_id >= 2**48:
+            return None
+        spec, ids = letter.spec, (pack_id(letter.id), pack_id(letter.source_id))
+        whose = "" if by is None else f', "by": {json.dumps(by)}'
+        answer = await self.call(
+            "redrive", *ids, spec.job_type, changing.by_metadata(by), whose, spec.max_attempts, encode_spec(spec)
+        )
+        return answer or None
 
     async def pause(self, job_type: str | None, by: str | None = None) -> bool:
         return bool(await self.call("pause", job_type or "", json.dumps(by)))
@@ -516,10 +530,6 @@ class RedisBackend:
 
     def signals(self) -> AsyncGenerator[Signal]:
         return listen(self.client, self.scripts.channel, self.location())
-
-
-def _by(by: str | None) -> str:
-    return "" if by is None else json.dumps({"by": by})
 
 
 def _batches(specs: Iterable[JobSpec]) -> Iterable[list[JobSpec]]:

@@ -50,7 +50,8 @@ for n = last_type + 1, #ARGV do
   if unique ~= '' then
     holder = unique_holder(unique, window, replace == 1)
     if holder and replace == 1 and not uniques[unique] then
-      replaced[#replaced + 1] = { id = holder, due = due, spec = spec }
+      local moment = run_at < NEVER and string.format(', "runAt": %.0f', run_at) or string.format(', "delayMs": %.0f', delay)
+      replaced[#replaced + 1] = { id = holder, due = due, spec = spec, moment = moment }
       uniques[unique] = holder
       if not earliest or due < earliest then earliest = due end
     end
@@ -129,7 +130,7 @@ for _, r in ipairs(replaced) do
   local payload = string.match(r.spec, '\n(.*)')
   unlink(h, r.id)
   h.run_at, h.next_at = r.due, 0
-  log_event(h, r.id, E_EDITED, '{"payload": ' .. payload .. string.format(', "runAt": %.0f}', r.due))
+  log_event(h, r.id, E_EDITED, '{"payload": ' .. payload .. r.moment .. '}')
   redis.call('HSET', K_s, r.id, string.match(spec, '^.-\n') .. payload)
   link(h, r.id)
   flush()
