@@ -423,4 +423,4 @@ async def test_dependencies_under_load_for_long(
     make_queue: Callable[..., JobQueue], store_url: str, tmp_path: Path
 ) -> None:
     with fleet(store_url, tmp_path, LEASE) as workers:
-        await campaign(make_queue, store_url, workers, draw_seed(long=True), rounds=400, kills=20)
+        await campaign(make_queue, store_url, workers, draw_seed(long=True), rounds=150, kills=20)
