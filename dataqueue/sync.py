@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from dataqueue.backends.base import EndStatus, Finding, Stats, WorkerRecord
+from dataqueue.backends.base import ChangeResult, EndStatus, Finding, Stats, WorkerRecord
 from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
 from dataqueue.definitions import AnyHandler, JobDefinition
 from dataqueue.dependencies import chained
@@ -30,7 +30,7 @@ from dataqueue.events import HookName, Listener
 from dataqueue.filters import JobFilters
 from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStatus, TagMode
 from dataqueue.limits import LimitState
-from dataqueue.options import DefinitionOptions, JobOptions, NewJob
+from dataqueue.options import DefinitionOptions, JobChanges, JobOptions, NewJob
 from dataqueue.queue import JobQueue
 from dataqueue.tls import TLS
 
@@ -299,13 +299,45 @@ class SyncJobQueue:
         """See :meth:`dataqueue.JobQueue.list_limits`."""
         return self.run(self.queue.list_limits)
 
+    def edit_job(self, job_id: int, *, by: str | None = None, **changes: Unpack[JobChanges]) -> bool:
+        """See :meth:`dataqueue.JobQueue.edit_job`."""
+        return self.run(lambda: self.queue.edit_job(job_id, by=by, **changes))
+
+    def edit_all_pending_jobs(
+        self, changes: JobChanges, *, dry_run: bool = False, by: str | None = None, **filters: Unpack[JobFilters]
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.edit_all_pending_jobs`."""
+        return self.run(lambda: self.queue.edit_all_pending_jobs(changes, dry_run=dry_run, by=by, **filters))
+
     def cancel_job(self, job_id: int, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.cancel_job`."""
         return self.run(lambda: self.queue.cancel_job(job_id, by=by))
 
+    def cancel_jobs(self, job_ids: Iterable[int], *, by: str | None = None) -> dict[int, ChangeResult]:
+        """See :meth:`dataqueue.JobQueue.cancel_jobs`."""
+        return self.run(lambda: self.queue.cancel_jobs(job_ids, by=by))
+
+    def cancel_all_upcoming_jobs(
+        self, *, dry_run: bool = False, by: str | None = None, **filters: Unpack[JobFilters]
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.cancel_all_upcoming_jobs`."""
+        return self.run(lambda: self.queue.cancel_all_upcoming_jobs(dry_run=dry_run, by=by, **filters))
+
     def retry_job(self, job_id: int, *, force: bool = False, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.retry_job`."""
         return self.run(lambda: self.queue.retry_job(job_id, force=force, by=by))
+
+    def retry_jobs(
+        self, job_ids: Iterable[int], *, force: bool = False, by: str | None = None
+    ) -> dict[int, ChangeResult]:
+        """See :meth:`dataqueue.JobQueue.retry_jobs`."""
+        return self.run(lambda: self.queue.retry_jobs(job_ids, force=force, by=by))
+
+    def retry_all_failed_jobs(
+        self, *, dry_run: bool = False, by: str | None = None, **filters: Unpack[JobFilters]
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.retry_all_failed_jobs`."""
+        return self.run(lambda: self.queue.retry_all_failed_jobs(dry_run=dry_run, by=by, **filters))
 
     # -- cleaning up --------------------------------------------------------------------------------
 
@@ -407,6 +439,10 @@ class SyncJobHandle(Generic[R]):
     def cancel(self, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobHandle.cancel`."""
         return self._sync.run(lambda: self._handle.cancel(by=by))
+
+    def edit(self, *, by: str | None = None, **changes: Unpack[JobChanges]) -> bool:
+        """See :meth:`dataqueue.JobHandle.edit`."""
+        return self._sync.run(lambda: self._handle.edit(by=by, **changes))
 
     def __repr__(self) -> str:
         return f"SyncJobHandle(id={self.id}, created={self.created})"

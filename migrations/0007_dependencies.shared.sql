@@ -82,6 +82,7 @@ $body$;
 CREATE OR REPLACE FUNCTION {schema}.dataqueue_depend(jobs BIGINT[], again BOOLEAN) RETURNS VOID LANGUAGE plpgsql AS $body$
 DECLARE
     missing BIGINT;
+    tagged  RECORD;
 BEGIN
     SELECT named.id INTO missing
     FROM {schema}.job_queue j CROSS JOIN LATERAL unnest(j.depends_on) AS named (id)
@@ -96,13 +97,17 @@ BEGIN
     JOIN {schema}.job_queue p ON p.id = named.id
     WHERE j.id = ANY (jobs) AND p.status <> 'completed'
       AND NOT (again AND (p.status = 'cancelled' OR (p.status = 'failed' AND p.next_attempt_at IS NULL)))
-    UNION
-    SELECT p.id, j.id
-    FROM {schema}.job_queue j JOIN {schema}.job_queue p ON p.tags @> j.depends_on_tags AND p.id < j.id
-    WHERE NOT again AND j.id = ANY (jobs) AND cardinality(j.depends_on_tags) > 0
-      AND (p.status IN ('pending', 'processing', 'waiting') OR (p.status = 'failed' AND p.next_attempt_at IS NOT NULL))
     ORDER BY 1, 2
     ON CONFLICT DO NOTHING;
+    FOR tagged IN SELECT q.id, q.depends_on_tags AS tags FROM {schema}.job_queue q
+             WHERE NOT again AND q.id = ANY (jobs) AND cardinality(q.depends_on_tags) > 0 ORDER BY q.id LOOP
+        INSERT INTO {schema}.dataqueue_dependencies (prerequisite_id, dependent_id)
+        SELECT p.id, tagged.id FROM {schema}.job_queue p
+        WHERE p.tags @> tagged.tags AND p.id < tagged.id
+          AND (p.status IN ('pending', 'processing', 'waiting') OR (p.status = 'failed' AND p.next_attempt_at IS NOT NULL))
+        ORDER BY 1
+        ON CONFLICT DO NOTHING;
+    END LOOP;
     UPDATE {schema}.job_queue j SET blocked = FALSE, due = j.run_at <= now()
     WHERE j.id = ANY (jobs) AND j.blocked
       AND NOT EXISTS (SELECT FROM {schema}.dataqueue_dependencies d WHERE d.dependent_id = j.id);

@@ -80,6 +80,7 @@ def _add_many(statements: Statements, specs: Sequence[JobSpec], before: Sequence
     places: list[int | tuple[int]] = []
     chosen: list[JobSpec] = []
     if any(spec.unique is not None for spec in specs):
+        specs = latest_of_replaced(specs)
         yield from _settle_unique(statements, specs, places, chosen)
     else:
         chosen.extend(specs)
@@ -137,7 +138,7 @@ def _settle_unique(
     rows = yield statements("find_unique"), {"keys": keys}
     known = {key: (unfinished, pending, latest, age_ms) for key, unfinished, pending, latest, age_ms in rows}
     of_this_call: dict[str, int | tuple[int]] = {}
-    for spec in latest_of_replaced(specs):
+    for spec in specs:
         unique = spec.unique
         if unique is None:
             places.append((len(chosen),))

@@ -194,7 +194,8 @@ class RedisBackend:
             return [(added, True)]
         types: dict[str, int] = {}
         jobs: list[bytes] = []
-        for index, spec in enumerate(latest_of_replaced(specs)):
+        specs = latest_of_replaced(specs)
+        for index, spec in enumerate(specs):
             named, by_tags = await self._prerequisites(specs, index, before)
             jobs.append(pack_job(spec, types.setdefault(spec.job_type, len(types) + 1), named, by_tags))
         answer = await self.call("add", len(types), *types, *jobs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dataqueue.backends.base import ChangeResult
 from dataqueue.backends.redis.layout import STATUS_CODES, pack_id
@@ -41,9 +41,7 @@ async def _change(backend: RedisBackend, name: str, ids: Sequence[int], *argumen
     possible = [job_id for job_id in ids if 0 < job_id < 2**48]
     if possible:
         answer: Any = await backend.call(name, b"".join(map(pack_id, possible)), *arguments)
-        letters: bytes
-        cascaded: list[int]
-        letters, cascaded = answer if isinstance(answer, list) else (answer, [])
+        letters, cascaded = cast("tuple[bytes, list[int]]", answer if name == "cancel_jobs" else (answer, []))
         for job_id, letter in zip(possible, letters, strict=True):
             results[job_id] = _RESULTS.get(letter, "missing")
         results |= {job_id: "cascaded" for job_id in cascaded if job_id not in results}

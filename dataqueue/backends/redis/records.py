@@ -157,9 +157,9 @@ def job_from(
 
 def _cascade(head: Head) -> str | None:
     """Which job's end cancelled this one, as the event says."""
-    for kind, _, metadata in reversed(decode_events(head.events)):
-        if kind == EVENT_CODES["cancelled"] and b"dependencyCascade" in metadata:
-            return json.dumps(json.loads(metadata), separators=(",", ":"))
+    kind, _, metadata = (decode_events(head.events) or [(0, 0, b"")])[-1]
+    if kind == EVENT_CODES["cancelled"] and b"dependencyCascade" in metadata:
+        return json.dumps(json.loads(metadata), separators=(",", ":"))
     return None
 
 

@@ -31,10 +31,13 @@ local function due_of(h)
 end
 
 local function log_event(h, id, kind, metadata)
-  h.events = h.events .. struct.pack('>I1I6I3', kind, now, #metadata) .. metadata
-  if #h.events > SPILL then
-    redis.call('HSET', K_ev, id, (redis.call('HGET', K_ev, id) or '') .. h.events)
-    h.events = ''
+  local event = struct.pack('>I1I6I3', kind, now, #metadata) .. metadata
+  if #h.events + #event > SPILL then -- the last one stays, where it is small: it tells of a cascade
+    local kept = #event > SPILL and '' or event
+    redis.call('HSET', K_ev, id, (redis.call('HGET', K_ev, id) or '') .. h.events .. (kept == '' and event or ''))
+    h.events = kept
+  else
+    h.events = h.events .. event
   end
 end
 

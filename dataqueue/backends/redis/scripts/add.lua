@@ -86,8 +86,11 @@ for n = last_type + 1, #ARGV do
       prerequisites[k] = number > 0 and number or answer[-2 * number - 1]
     end
     if #prerequisites > 0 then
-      local names = {}
-      for k = 1, named do names[k] = string.format('%.0f', prerequisites[k]) end
+      local names, seen = {}, {} -- two places of the call may be one job
+      for k = 1, named do
+        local name = string.format('%.0f', prerequisites[k])
+        if not seen[name] then names[#names + 1], seen[name] = name, true end
+      end
       if named > 0 then spec = with_option(spec, '"on":[' .. table.concat(names, ',') .. ']') end
       waiting[#waiting + 1] = { id = id, on = prerequisites }
     end
