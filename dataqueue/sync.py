@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from dataqueue.backends.base import ChangeResult, Finding, Stats, WorkerRecord
+from dataqueue.backends.base import ChangeResult, EndStatus, Finding, Stats, WorkerRecord
 from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
 from dataqueue.definitions import AnyHandler, JobDefinition
 from dataqueue.dependencies import chained
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from dataqueue.failures import FailureSummary
     from dataqueue.status import QueueStatus
     from dataqueue.worker.context import JobContext, SyncJobContext
+    from dataqueue.worker.supervisor import Supervisor, SupervisorOptions, SupervisorResult
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -338,6 +339,38 @@ class SyncJobQueue:
         """See :meth:`dataqueue.JobQueue.retry_all_failed_jobs`."""
         return self.run(lambda: self.queue.retry_all_failed_jobs(dry_run=dry_run, by=by, **filters))
 
+    # -- cleaning up --------------------------------------------------------------------------------
+
+    def reclaim_stuck_jobs(self) -> int:
+        """See :meth:`dataqueue.JobQueue.reclaim_stuck_jobs`."""
+        return self.run(self.queue.reclaim_stuck_jobs)
+
+    def cleanup_old_jobs(
+        self,
+        older_than: timedelta = timedelta(days=30),
+        *,
+        status: EndStatus | Iterable[EndStatus] = "completed",
+        batch_size: int = 1000,
+        dry_run: bool = False,
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.cleanup_old_jobs`."""
+        return self.run(
+            lambda: self.queue.cleanup_old_jobs(older_than, status=status, batch_size=batch_size, dry_run=dry_run)
+        )
+
+    def cleanup_old_job_events(self, older_than: timedelta = timedelta(days=90), *, batch_size: int = 1000) -> int:
+        """See :meth:`dataqueue.JobQueue.cleanup_old_job_events`."""
+        return self.run(lambda: self.queue.cleanup_old_job_events(older_than, batch_size=batch_size))
+
+    def release_idempotency_keys(self, older_than: timedelta, *, batch_size: int = 1000) -> int:
+        """See :meth:`dataqueue.JobQueue.release_idempotency_keys`."""
+        return self.run(lambda: self.queue.release_idempotency_keys(older_than, batch_size=batch_size))
+
+    def create_supervisor(self, **options: Unpack[SupervisorOptions]) -> SyncSupervisor:
+        """See :meth:`dataqueue.JobQueue.create_supervisor`. In the background it is ``dataqueue worker`` or
+        ``dataqueue supervisor`` that runs one."""
+        return SyncSupervisor(self, self.queue.create_supervisor(**options))
+
     # -- hooks --------------------------------------------------------------------------------------
 
     def on(self, name: HookName, listener: Listener) -> None:
@@ -355,6 +388,18 @@ class SyncJobQueue:
     def remove_all_listeners(self, name: HookName | None = None) -> None:
         """See :meth:`dataqueue.JobQueue.remove_all_listeners`."""
         self.queue.remove_all_listeners(name)
+
+
+class SyncSupervisor:
+    """A :class:`dataqueue.Supervisor` that runs when it is told to."""
+
+    def __init__(self, sync: SyncJobQueue, supervisor: Supervisor) -> None:
+        self._sync = sync
+        self._supervisor = supervisor
+
+    def start(self) -> SupervisorResult:
+        """See :meth:`dataqueue.Supervisor.start`."""
+        return self._sync.run(self._supervisor.start)
 
 
 class SyncJobHandle(Generic[R]):

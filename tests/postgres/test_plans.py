@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -97,6 +98,8 @@ NEW |= {
     "group": None,
     "dead_letter": None,
 }
+OLD: dict[str, Any] = {"before": datetime(2999, 1, 1, tzinfo=UTC), "limit": 1000, "dry_run": False}
+NONE = {"before": datetime(1999, 1, 1, tzinfo=UTC)}
 WORKER = {
     "id": "worker-1",
     "host": "h",
@@ -146,6 +149,20 @@ CASES = [
     Case("add 1000", SQL("add_jobs"), {"jobs": json.dumps([{"t": "t", "p": n, "k": f"key-{n}"} for n in range(1000)])},
          set(), 0, 30_000),
     Case("find keys", SQL("find_keys"), {"keys": [f"key-{n}" for n in range(100)]}, {KEYS}, 100, 600),
+    # A page of 5,000 rows, and for each that goes its own pages and those of its events.
+    Case("delete 1000 completed", SQL("delete_completed"), {**OLD, "status": "completed", "after": 50_000}, {PKEY}, 7_000, 30_000,
+         prepared=False),
+    Case("delete 1000 completed, none old", SQL("delete_completed"), {**OLD, **NONE, "status": "completed", "after": 50_000},
+         {PKEY}, 5_000, 300, prepared=False),
+    Case("delete 1000 failed", SQL("delete_ended"), {**OLD, "status": "failed", "after": 0}, {UNFINISHED, PKEY}, 7_000, 30_000,
+         prepared=False),
+    Case("delete 1000 failed, none old", SQL("delete_ended"), {**OLD, **NONE, "status": "failed", "after": 10_000},
+         {UNFINISHED, PKEY}, 5_000, 6_000, prepared=False),
+    Case("delete 1000 events", SQL("delete_events"), {**OLD, "after_job": 1_000, "after_event": 0}, {EVENTS, PKEY}, 7_000, 12_000,
+         prepared=False),
+    Case("release 1000 keys", SQL("release_keys"), {**OLD, "after": "key-2"}, {KEYS, PKEY}, 7_000, 40_000, prepared=False),
+    Case("elect", SQL("elect"), {"role": "r", "holder": "h", "seconds": 30}, set(), 1, 20),
+    Case("resign", SQL("resign"), {"role": "r", "holder": "h"}, set(), 1, 20),
     Case("list events", SQL("list_events"), {"job_id": 1000}, {EVENTS}, 2, 10),
     Case("register worker", SQL("register_worker"), {**WORKER, "lease_seconds": 30}, {UNFINISHED}, RUNNING + 300, 700),
     Case("list workers", SQL("list_workers"), {}, {UNFINISHED}, RUNNING + 300, 700),
