@@ -18,7 +18,7 @@ from dataqueue.cli.common import (
     with_queue,
     write_json,
 )
-from dataqueue.cli.jobs import BY
+from dataqueue.cli.changing import BY
 from dataqueue.errors import ConfigError, InvalidJob, JobNotFound
 
 if TYPE_CHECKING:
