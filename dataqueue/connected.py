@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from dataqueue.backends.base import Backend
@@ -21,6 +22,7 @@ from dataqueue.errors import ConfigError, ReadOnlyQueue, WrongLoop
 from dataqueue.events import HookEmitter
 from dataqueue.options import check_integer
 from dataqueue.signals import SignalHub
+from dataqueue.tasks import running_loop
 from dataqueue.tls import TLS
 from dataqueue.waiting import FinishWatch
 
@@ -104,6 +106,7 @@ class ConnectedQueue:
         self._opening: asyncio.Lock | None = None
         self._open = False
         self._pid = os.getpid()
+        self._on_open: Callable[[], None] | None = None
         self._watch: FinishWatch | None = None
         self._hub: SignalHub | None = None
         self.hooks = HookEmitter()
@@ -150,6 +153,8 @@ class ConnectedQueue:
             if not self._open:
                 await self.backend.open()
                 self._open = True
+                if self._on_open is not None:
+                    self._on_open()
         return self.backend
 
     def _bind(self, loop: asyncio.AbstractEventLoop, bound: asyncio.AbstractEventLoop | None) -> None:
@@ -202,6 +207,47 @@ class ConnectedQueue:
             hub, self._hub = self._hub, None
             await hub.close()
         await self.backend.close()
+
+    def close_from_outside(self) -> None:
+        """Close it from code that no event loop runs, whatever loop it is open on (for :mod:`dataqueue.testing`: the
+        loops of tests stand still, or are gone, when a fixture ends).
+
+        Raises:
+            WrongLoop: called on the loop that it is open on.
+        """
+        loop = self._loop() if self._loop is not None else None
+        if not self._open:
+            return
+        if loop is None or loop.is_closed() or self._pid != os.getpid():
+            self.abandon()
+        elif loop is running_loop():
+            raise WrongLoop("This queue is open on the event loop that runs here. Use: await queue.close()")
+        elif loop.is_running():
+            asyncio.run_coroutine_threadsafe(self.close(), loop).result()
+        else:
+            loop.run_until_complete(self.close())
+
+    @contextmanager
+    def redirected(self, url: str, on_open: Callable[[], None]) -> Generator[None]:
+        """While inside, the queue uses the store of ``url``, whatever it was made for (for
+        :mod:`dataqueue.testing`). It must be closed at both ends. ``on_open`` is called on the loop whenever it opens.
+        """
+        if self._open:
+            raise ConfigError("The queue is open on another store. Close it first.")
+
+        def create() -> Backend:
+            return create_backend(url, schema=None, tls=None, pool_size=DEFAULT_POOL_SIZE)
+
+        before = self._create_backend, self._by_url, self._on_open
+        self._create_backend, self._by_url, self._on_open = create, True, on_open
+        self._backend = None
+        try:
+            yield
+        finally:
+            if self._open:
+                self.abandon()
+            self._backend = None
+            self._create_backend, self._by_url, self._on_open = before
 
     async def __aenter__(self) -> Self:
         await self.open()
