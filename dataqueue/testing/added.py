@@ -112,6 +112,7 @@ def assert_enqueued(
     Raises:
         AssertionError: it says what is there, and how the payloads differ.
     """
+    __tracebackhide__ = True
     return run_on(queue, lambda inner: _assert_enqueued(inner, job_type, payload, count, conditions))
 
 
@@ -135,6 +136,7 @@ def assert_not_enqueued(
     Raises:
         AssertionError: it names the jobs.
     """
+    __tracebackhide__ = True
     return run_on(queue, lambda inner: _assert_not_enqueued(inner, job_type, payload, conditions))
 
 
@@ -146,6 +148,7 @@ async def _enqueued(queue: JobQueue, job_type: JobType | None, payload: object, 
 async def _assert_enqueued(
     queue: JobQueue, job_type: JobType | None, payload: object, count: int | None, conditions: Conditions
 ) -> list[Job]:
+    __tracebackhide__ = True
     found = await _enqueued(queue, job_type, payload, conditions)
     if len(found) == count or (count is None and found):
         return found
@@ -159,6 +162,7 @@ async def _assert_enqueued(
 async def _assert_not_enqueued(
     queue: JobQueue, job_type: JobType | None, payload: object, conditions: Conditions
 ) -> None:
+    __tracebackhide__ = True
     found = await _enqueued(queue, job_type, payload, conditions)
     if found:
         lines = "\n".join(f"  {_shown(job)}" for job in found[:_SHOWN])

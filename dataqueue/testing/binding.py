@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 from dataqueue.testing.calls import async_side
 
 if TYPE_CHECKING:
+    import asyncio
+
     from dataqueue.queue import JobQueue
     from dataqueue.sync import SyncJobQueue
 
@@ -31,6 +32,8 @@ def bound(queue: Q, url: str) -> Generator[Q]:
         queue: a JobQueue or SyncJobQueue.
         url: a store whose tables are there (the fixture ``dataqueue_url`` gives one).
     """
+    import asyncio
+
     inner = async_side(queue)
     release(queue)
 
@@ -76,6 +79,8 @@ def release(queue: JobQueue | SyncJobQueue) -> None:
 
 async def _close_with_loop(queue: JobQueue) -> None:
     """Whoever ends a loop in an orderly manner cancels what is left on it, and waits for it."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     try:
         await asyncio.Event().wait()

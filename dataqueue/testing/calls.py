@@ -22,6 +22,7 @@ _watching = False
 
 def run_on(queue: AnyQueue, operation: Callable[[JobQueue], Coroutine[Any, Any, T]]) -> Any:
     """The operation's result for a SyncJobQueue, a coroutine of it for a JobQueue."""
+    __tracebackhide__ = True
     inner = async_side(queue)
     if inner is not queue:
         return queue.run(lambda: operation(inner))  # type: ignore[union-attr]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
+from math import ceil
 from typing import TYPE_CHECKING, Any, overload
 
 from dataqueue.errors import ConfigError
@@ -16,19 +17,28 @@ if TYPE_CHECKING:
     from dataqueue.sync import SyncJobQueue
     from dataqueue.testing.calls import AnyQueue
 
+_MILLISECOND = timedelta(milliseconds=1)
 MOST = timedelta(days=3650)
 """Of one call; far from what a store's times can hold."""
 
 
 @overload
 def advance_clock(
-    queue: JobQueue, by: timedelta = ..., *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    queue: JobQueue,
+    by: timedelta = ...,
+    *,
+    until: datetime | None = None,
+    days: float = 0,
+    hours: float = 0,
+    minutes: float = 0,
+    seconds: float = 0,
 ) -> Coroutine[Any, Any, None]: ...
 @overload
 def advance_clock(
     queue: SyncJobQueue,
     by: timedelta = ...,
     *,
+    until: datetime | None = None,
     days: float = 0,
     hours: float = 0,
     minutes: float = 0,
@@ -38,6 +48,7 @@ def advance_clock(
     queue: AnyQueue,
     by: timedelta = timedelta(0),
     *,
+    until: datetime | None = None,
     days: float = 0,
     hours: float = 0,
     minutes: float = 0,
@@ -51,23 +62,32 @@ def advance_clock(
     worker of this process goes on working, and looks at once for what has fallen due.
 
     Args:
-        by: how much, from above 0 to ten years; ``days``, ``hours``, ``minutes`` and ``seconds`` are added to it.
+        by: how much, from 1 ms to ten years; ``days``, ``hours``, ``minutes`` and ``seconds`` are added to it.
+        until: a moment that the queue tells of, such as a job's ``next_attempt_at``; it will just have passed. With it
+            nothing else is given.
 
     Raises:
-        ConfigError: time cannot stand still or go back; or a worker of another process is at this queue, so it is none
+        ConfigError: time cannot stand still or go back, ``until`` is naive or stands beside others; or a worker of another process is at this queue, so it is none
             of a test's own. Nothing was changed.
     """
     whole = by + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-    if not timedelta(milliseconds=1) <= whole <= MOST:
-        raise ConfigError(
-            f"advance_clock needs a time from 1 ms to {MOST.days} days, not {whole}. Nothing was changed."
-        )
-    return run_on(queue, lambda inner: _advance_clock(inner, whole))
+    if until is None:
+        return run_on(queue, lambda inner: _advance_clock(inner, whole))
+    if whole or until.tzinfo is None:
+        raise ConfigError("advance_clock takes until=, an aware datetime, or a length of time. Nothing was changed.")
+    return run_on(queue, lambda inner: _advance_until(inner, until))
 
 
 async def _advance_clock(queue: JobQueue, by: timedelta) -> None:
+    if not _MILLISECOND <= by <= MOST:
+        raise ConfigError(f"advance_clock needs a time from 1 ms to {MOST.days} days, not {by}. Nothing was changed.")
     backend = await queue.open()
     await refuse_strangers(queue, "advance_clock")
     # Not of the port: no program but a test may do this. Each store has a module for it.
     module = importlib.import_module(f"dataqueue.backends.{backend.name}.time_travel")
-    await module.move_back(backend, round(by / timedelta(milliseconds=1)))
+    await module.move_back(backend, ceil(by / _MILLISECOND))
+
+
+async def _advance_until(queue: JobQueue, until: datetime) -> None:
+    backend = await queue.open()
+    await _advance_clock(queue, until - await backend.now() + _MILLISECOND)

@@ -149,6 +149,7 @@ def _listening(queue: JobQueue, ended: dict[int, None], errors: list[BaseExcepti
 
 async def _refuse_more(queue: JobQueue, types: set[str], limit: int) -> None:
     due = sorted(types & set((await queue.stats()).oldest_ready_by_type))
+    __tracebackhide__ = True
     if due:
         raise AssertionError(
             f"drain has run {limit} attempts, and more is due, of {', '.join(due)}. Do jobs add each other for ever, "

@@ -51,6 +51,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, Any, Any]:
+    __tracebackhide__ = True
     calls.watch_awaits()
     try:
         result = yield
