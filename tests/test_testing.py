@@ -216,6 +216,8 @@ def start(folder: Path, tests: str, *options: str) -> subprocess.CompletedProces
     loaded = entry_points(group="pytest11", name="dataqueue")
     plugin = () if loaded else ("-p", "dataqueue.testing.plugin")  # in a checkout that was never installed
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, *options]
+    if tests is not WITH_PYTEST_ASYNCIO:
+        command += ["-p", "no:asyncio"]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
     )

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 from dataqueue.testing.calls import async_side
 
 if TYPE_CHECKING:
-    import asyncio
-
     from dataqueue.queue import JobQueue
     from dataqueue.sync import SyncJobQueue
 
@@ -32,18 +30,10 @@ def bound(queue: Q, url: str) -> Generator[Q]:
         queue: a JobQueue or SyncJobQueue.
         url: a store whose tables are there (the fixture ``dataqueue_url`` gives one).
     """
-    import asyncio
-
     inner = async_side(queue)
     release(queue)
-
-    def on_open() -> None:
-        closing = asyncio.get_running_loop().create_task(_close_with_loop(inner), name="dataqueue test's end")
-        tasks.add(closing)
-
-    tasks: set[asyncio.Task[None]] = set()
     variable = os.environ.get("DATAQUEUE_URL")
-    with inner.redirected(url, on_open):
+    with inner.redirected(url):
         os.environ["DATAQUEUE_URL"] = url
         try:
             yield queue
@@ -75,15 +65,3 @@ def release(queue: JobQueue | SyncJobQueue) -> None:
         if sync is not None and sync is not inner:
             sync.close()  # type: ignore[union-attr]
     inner.close_from_outside()
-
-
-async def _close_with_loop(queue: JobQueue) -> None:
-    """Whoever ends a loop in an orderly manner cancels what is left on it, and waits for it."""
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    try:
-        await asyncio.Event().wait()
-    finally:
-        if queue.open_on() is loop:
-            await queue.close()
