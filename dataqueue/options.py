@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict, cast
 
+from dataqueue.dependencies import Dependencies, DependsOnOption, check_depends_on
 from dataqueue.errors import InvalidJob
 from dataqueue.jsonvalue import check_text
 from dataqueue.limits import Rate
 from dataqueue.retry import RetryPolicy
+from dataqueue.unique import Unique, UniqueKey, check_unique
 
 MAX_NAME = 255
 """Characters of a job type, a tag or an idempotency key (the width of the shared columns)."""
@@ -41,6 +43,11 @@ class JobDefaults(TypedDict, total=False):
     """True: exponential with jitter. False: the same wait each time. None: see ``dataqueue.retry``."""
     retry_delay_max: timedelta | None
     """Cap of the exponential wait, in whole seconds."""
+    dead_letter: str | None
+    """A job type: when this job has failed for good, a job of that type tells of it. None by default."""
+    unique: Unique | bool | None
+    """One such job at a time: True for its payload, or a :class:`dataqueue.Unique`. Not together with an idempotency
+    key."""
 
 
 class DefinitionOptions(JobDefaults, total=False):
@@ -67,6 +74,8 @@ class JobOptions(JobDefaults, total=False):
     """A second job with the same key is not added; the first one is returned."""
     group: str | None
     """Jobs of one group share the places that a worker's ``group_concurrency`` gives it: a tenant, a customer."""
+    depends_on: DependsOnOption | None
+    """Jobs that must end well before this one may run: ids, handles, or a :class:`dataqueue.DependsOn`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,9 @@ class JobSpec:
     idempotency_key: str | None = None
     retry: RetryPolicy = RetryPolicy()
     group: str | None = None
+    dead_letter: str | None = None
+    dependencies: Dependencies | None = None
+    unique: UniqueKey | None = None
 
 
 _NAMES = frozenset(JobOptions.__annotations__) | frozenset(JobDefaults.__annotations__)
@@ -117,6 +129,11 @@ def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpe
         check_aware(run_at, "run_at")
         if get("delay") is not None:
             raise InvalidJob("run_at and delay were both given. Give one of them. Nothing was stored.")
+    dependencies, unique = check_depends_on(get("depends_on")), check_unique(get("unique"), job_type, payload)
+    if unique is not None and get("idempotency_key") is not None:
+        raise InvalidJob("unique and idempotency_key were both given. Give one of them. Nothing was stored.")
+    if unique is not None and unique.replace and dependencies is not None:
+        raise InvalidJob("A job that waits for others cannot replace a pending one. Nothing was stored.")
     return JobSpec(
         job_type,
         payload,
@@ -129,6 +146,9 @@ def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpe
         idempotency_key=_name_or_none(get("idempotency_key"), "idempotency_key"),
         retry=_retry(options),
         group=_name_or_none(get("group"), "group"),
+        dead_letter=_name_or_none(get("dead_letter"), "dead_letter"),
+        dependencies=dependencies,
+        unique=unique,
     )
 
 

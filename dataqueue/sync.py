@@ -24,6 +24,7 @@ from anyio.from_thread import BlockingPortal
 from dataqueue.backends.base import Finding, Stats, WorkerRecord
 from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
 from dataqueue.definitions import AnyHandler, JobDefinition
+from dataqueue.dependencies import chained
 from dataqueue.errors import WrongLoop
 from dataqueue.events import HookName, Listener
 from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStatus, TagMode
@@ -195,6 +196,10 @@ class SyncJobQueue:
             return SyncAddedJobs(self, self.run(lambda: self.queue.add_jobs(jobs)))
         return SyncAddedJobs(self, self.queue.add_all_sync(jobs, conn))
 
+    def chain(self, *steps: NewJob | Sequence[NewJob], conn: Connection[Any] | None = None) -> SyncAddedJobs[Any]:
+        """See :meth:`dataqueue.JobQueue.chain`."""
+        return self.add_jobs(chained(steps), conn=conn)
+
     # -- reading ------------------------------------------------------------------------------------
 
     def get_job(self, job_id: int) -> Job | None:
@@ -302,6 +307,17 @@ class SyncJobQueue:
         return self.run(lambda: self.queue.wait_for_job(job_id, timeout=timeout))
 
     # -- changing -----------------------------------------------------------------------------------
+
+    def redrive(self, job_id: int, *, by: str | None = None) -> SyncJobHandle[Any]:
+        """See :meth:`dataqueue.JobQueue.redrive`."""
+        return SyncJobHandle(self, self.run(lambda: self.queue.redrive(job_id, by=by)))
+
+    def redrive_all(
+        self, job_type: str, *, limit: int = 1000, dry_run: bool = False, by: str | None = None
+    ) -> list[SyncJobHandle[Any]]:
+        """See :meth:`dataqueue.JobQueue.redrive_all`."""
+        handles = self.run(lambda: self.queue.redrive_all(job_type, limit=limit, dry_run=dry_run, by=by))
+        return [SyncJobHandle(self, handle) for handle in handles]
 
     def pause(self, job_type: str | None = None, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.pause`."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
+from dataqueue.dead_letters import DeadLetter
 from dataqueue.jobs import FailureReason, Job, JobEvent, JobStatus, TagMode
 from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobSpec
@@ -67,9 +68,13 @@ class Situation:
     """Whether it was taken out of the line because its group was full."""
     ahead_in_group: int = 0
     may_go_ahead: int = 0
+    unmet: tuple[tuple[int, JobStatus], ...] = ()
+    """Some of the jobs that it waits for, up to ``UNMET_SHOWN``, with their states."""
+    unmet_count: int = 0
 
 
 AHEAD_LIMIT = 10_000
+UNMET_SHOWN = 20
 
 
 def may_go(by_group: Mapping[str | None, tuple[int, int]], limit: int) -> int:
@@ -217,6 +222,7 @@ class Cycle:
     that was used up lets more start. ``again``: jobs were passed over that another look may find free; ``parked`` of them were put
     aside, because their group is full.
     ``limited``: limits or groups decide about these types, so jobs must not be claimed ahead of a free slot.
+    ``cascaded`` are the jobs that were cancelled because one that they waited for has ended badly.
     """
 
     jobs: list[Claimed]
@@ -226,6 +232,7 @@ class Cycle:
     again: bool = False
     parked: int = 0
     limited: bool = False
+    cascaded: list[int] = field(default_factory=list[int])
 
 
 @dataclass(slots=True)
@@ -392,6 +399,11 @@ class Backend(Protocol):
         ...
 
     async def retry(self, job_id: int, force: bool, by: str | None = None) -> ChangeResult: ...
+
+    async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
+        """Run the job again that a dead letter tells of, or another where it is gone, and settle the letter: the id of
+        what runs. None if nothing was changed: the letter is settled or running, or its job is not finished."""
+        ...
 
     async def pause(self, job_type: str | None, by: str | None = None) -> bool:
         """Let no job of this type (None: of any) be claimed from now on. False if that was so already."""

@@ -30,8 +30,8 @@ ODD_NAMES = [
     "x" * 50,
 ]
 CONCURRENT_INDEXES = [
-    "dataqueue_group_running", "dataqueue_later", "dataqueue_parked", "dataqueue_ready", "dataqueue_tags",
-    "dataqueue_unfinished",
+    "dataqueue_group_running", "dataqueue_parked", "dataqueue_ready", "dataqueue_tags", "dataqueue_unfinished",
+    "dataqueue_unique", "dataqueue_upcoming",
 ]  # fmt: skip
 
 

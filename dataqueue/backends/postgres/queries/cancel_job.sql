@@ -13,7 +13,7 @@ WITH before AS (
       AND (status IN ('pending', 'waiting')
            OR (status = 'failed' AND next_attempt_at IS NOT NULL)
            OR (status = 'processing' AND lease_id IS NOT NULL))
-    RETURNING id, status, group_id
+    RETURNING id, status, group_id, has_dependants
 ), logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type, metadata)
     SELECT id, CASE done.status WHEN 'cancelled' THEN 'cancelled' ELSE 'cancel_requested' END,
@@ -23,4 +23,5 @@ WITH before AS (
 SELECT (SELECT status FROM done), EXISTS (SELECT FROM {schema}.job_queue WHERE id = %(id)s),
        (SELECT pg_notify('{channel}', CASE status WHEN 'cancelled' THEN 'finished ' ELSE 'cancel ' END || id)
         FROM done),
-       (SELECT group_id IS NOT NULL AND status = 'cancelled' FROM done)
+       (SELECT group_id IS NOT NULL AND status = 'cancelled' FROM done),
+       (SELECT {schema}.dataqueue_resolve(array_agg(id)) FROM done WHERE has_dependants AND status = 'cancelled' HAVING count(*) > 0)

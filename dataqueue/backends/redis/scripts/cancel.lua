@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS h ev rd dl ix ls gr pk lw lf
+-- KEYS h s ev rd dl ix ls gr pk dp un cq uq lw lf
 -- Cancel what has not begun; ask the worker where it runs. ARGV: channel, id6, metadata of the event.
 local bad = probe()
 if bad then return bad end
@@ -26,6 +26,11 @@ if h.status == S_PENDING or h.status == S_WAITING or (h.status == S_FAILED and h
   -- In line it held a place that its group's next may need.
   if h.group ~= '' and free_places(h.group, 1) then tell_work(now) end
   tell_finished({ id })
+  release_unique(h, id)
+  if has(h, F_DEPENDANTS) then
+    local _, work = resolve({ id })
+    if work then tell_work(now) end
+  end
   return 'changed'
 end
 return 'unchanged'

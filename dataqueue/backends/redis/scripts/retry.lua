@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS h o ev rd dl ix ls gr pk lw
+-- KEYS h s o ev rd dl ix ls gr pk dp un uq lw
 -- Run again, now, by a person's wish: at least one more attempt is granted. ARGV: channel, id6, force (0/1),
 -- metadata of the event.
 local bad = probe()
@@ -11,12 +11,7 @@ local h = decode(data)
 if not (h.status == S_FAILED or h.status == S_CANCELLED or (ARGV[3] == '1' and h.status == S_COMPLETED)) then
   return 'unchanged'
 end
-unlink(h, id)
-h.status, h.run_at, h.max = S_PENDING, now, math.max(h.max, h.attempts + 1)
-h.next_at, h.reason, h.completed, h.progress, h.retried = 0, 0, 0, NO_PROGRESS, now
-redis.call('HDEL', K_o, id)
-log_event(h, id, E_RETRIED, ARGV[4])
-link(h, id)
+run_again(h, id, ARGV[4])
 flush()
 tell_work(now)
 return 'changed'
