@@ -244,12 +244,14 @@ async def test_every_time_of_a_job_moves_by_as_much(queue: JobQueue) -> None:
     again = await queue.add_job("work", 5, delay=timedelta(days=30))
     await queue.cancel_job(again.id)
     await queue.retry_job(again.id)
+    dead = await queue.add_job("fail", 6, max_attempts=1, dead_letter="graves", tags=['"dla":7'])
+    blocked = await queue.add_job("work", 7, depends_on=[later.id], delay=timedelta(days=40))
 
     async def work(payload: int, ctx: Any) -> None:
         await ctx.prolong(SOON)
 
     await drain(queue, {"fail": fail, "work": work})
-    ids = [failed.id, done.id, later.id, gone.id, again.id]
+    ids = [failed.id, done.id, later.id, gone.id, again.id, dead.id, blocked.id]
     before = {job_id: await times_of(queue, job_id) for job_id in ids}
     await advance_clock(queue, days=1, seconds=1.5)
     moved = timedelta(days=1, seconds=1.5)
@@ -257,9 +259,10 @@ async def test_every_time_of_a_job_moves_by_as_much(queue: JobQueue) -> None:
         after = await times_of(queue, job_id)
         assert {name: time - after[name] for name, time in before[job_id].items()} == dict.fromkeys(after, moved)
     names = set().union(*(times for times in before.values()))
+    assert (await dead.refresh()).tags == ('"dla":7',)
     assert {name.split()[0] for name in names} >= {
         "created_at", "updated_at", "run_at", "started_at", "completed_at", "last_failed_at", "next_attempt_at",
-        "last_cancelled_at", "last_retried_at", "error", "nextAttemptAt", "prolonged",
+        "last_cancelled_at", "last_retried_at", "dead_lettered_at", "error", "nextAttemptAt", "prolonged",
     }  # fmt: skip
     await assert_in_order(queue)
 

@@ -1,5 +1,5 @@
 #!lua
--- KEYS h er ev rd dl pk cf lw
+-- KEYS h s er ev rd dl pk cf lw
 -- For dataqueue.testing.advance_clock: every time of jobs, events and limits moves into the past.
 -- ARGV: channel, ms, most jobs, the names of the head's times. Returns the number of jobs, -1 for more than that.
 local bad = probe()
@@ -60,6 +60,11 @@ rewrite(K_h, function(data)
   for n = 4, #ARGV do h[ARGV[n]] = earlier(h[ARGV[n]]) end
   h.events = earlier_events(h.events)
   return encode(h)
+end)
+-- When a job became a dead letter; its options stand before the first newline, the payload behind it.
+rewrite(K_s, function(spec)
+  local options, payload = string.match(spec, '^([^\n]*)(.*)$')
+  return string.gsub(options, '("dla":)(%d+)', function(name, digits) return name .. earlier_text(digits) end) .. payload
 end)
 rewrite(K_ev, earlier_events)
 rewrite(K_er, earlier_lines)
