@@ -10,6 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from pages import python_blocks
+
+ROOT = Path(__file__).parent.parent
+TESTS_IN_PAGES = (
+    (ROOT / "docs/how-to/testing.md", "pg_server_url"),
+    (ROOT / "ai/skills/dataqueue/references/testing.md", "redis_server_url"),
+)
 
 APPLICATION = """
 from datetime import timedelta
@@ -63,6 +70,10 @@ def anyio_backend():
 
 TESTS = """
 import asyncio
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from dataqueue.testing import advance_clock, assert_enqueued, assert_not_enqueued, blocking, drain
@@ -133,8 +144,6 @@ def test_a_queue_without_definitions(dataqueue_queue):
 
 
 def test_processes_see_the_store_too(dataqueue_url):
-    import os
-
     assert os.environ["DATAQUEUE_URL"] == dataqueue_url
 
 
@@ -142,17 +151,11 @@ def test_asyncio_run_again(dataqueue_queue):
     for number in (1, 2):
         asyncio.run(dataqueue_queue.add_job("anything", number))
     assert_enqueued(blocking(dataqueue_queue), count=2)
-"""
 
-WHERE = """
 
-def test_where(dataqueue_server, worker_id):
-    import re
-    from pathlib import Path
-    from urllib.parse import unquote
-
+def test_where(dataqueue_server):
     directory = re.search("/[^?&=]*dataqueue-pytest-[^/]+", unquote(dataqueue_server)).group()
-    Path(f"{worker_id}.txt").write_text(directory)
+    Path(f"where-{os.getpid()}.txt").write_text(directory)
 """
 
 FORGOTTEN = """
@@ -223,22 +226,15 @@ def start(folder: Path, tests: str, *options: str) -> subprocess.CompletedProces
     )
 
 
-@pytest.mark.parametrize("store", ["postgres", "redis"])
-def test_an_application_is_tested_on_a_server_that_is_there(
-    folder: Path, store: str, request: pytest.FixtureRequest
-) -> None:
-    url: str = request.getfixturevalue({"postgres": "pg_server_url", "redis": "redis_server_url"}[store])
-    assert "11 passed" in run_pytest(folder, TESTS, f"--dataqueue-store={url}")
-
-
-@pytest.mark.parametrize("store", ["postgres", "valkey"])
-def test_the_processes_of_a_run_share_a_server_that_goes_with_it(folder: Path, store: str) -> None:
+@pytest.mark.parametrize(("store", "processes"), [("postgres", 2), ("valkey", 1)])
+def test_an_application_is_tested_on_a_server_that_goes_with_the_run(folder: Path, store: str, processes: int) -> None:
     with (folder / "pytest.ini").open("a") as file:
         file.write(f"dataqueue_store = {store}\n")
-    assert "24 passed" in run_pytest(folder, TESTS + WHERE, "-n2", "--dist=each")
-    said = {file.read_text() for file in folder.glob("gw*.txt")}
-    assert len(list(folder.glob("gw*.txt"))) == 2
-    [directory] = said
+    options = ("-n2", "--dist=each") if processes > 1 else ()
+    assert f"{12 * processes} passed" in run_pytest(folder, TESTS, *options)
+    said = [file.read_text() for file in folder.glob("where-*.txt")]
+    assert len(said) == processes
+    [directory] = set(said)
     assert "dataqueue-pytest-" in directory
     assert not Path(directory).exists()
 
@@ -279,3 +275,17 @@ def test_the_library_never_loads_it() -> None:
         "sys.exit('pytest' in sys.modules or 'dataqueue.testing' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("page", "server"), TESTS_IN_PAGES, ids=["manual", "skill"])
+def test_the_tests_that_the_texts_show_are_green(
+    folder: Path, page: Path, server: str, request: pytest.FixtureRequest
+) -> None:
+    url: str = request.getfixturevalue(server)
+    blocks = [block for block in python_blocks(page.read_text()) if block.title]
+    for block in blocks:
+        assert block.title is not None
+        (folder / block.title).write_text(block.code)
+    count = sum(block.code.count("\ndef test_") + block.code.count("\nasync def test_") for block in blocks)
+    assert count > 1
+    assert f"{count} passed" in run_pytest(folder, "", f"--dataqueue-store={url}")
