@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dataqueue.cli.changing import BY
 from dataqueue.cli.common import (
     OK,
     PROBLEM,
@@ -18,7 +19,6 @@ from dataqueue.cli.common import (
     with_queue,
     write_json,
 )
-from dataqueue.cli.changing import BY
 from dataqueue.errors import ConfigError, InvalidJob, JobNotFound
 
 if TYPE_CHECKING:
