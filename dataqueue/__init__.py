@@ -18,6 +18,7 @@ if os.path.exists(os.path.join(_checkout, "migrations", "0001_initial.sql")):  #
 
 if TYPE_CHECKING:
     from dataqueue.definitions import JobDefinition
+    from dataqueue.dependencies import BatchRef, DependsOn, batch_ref
     from dataqueue.errors import (
         ConfigError,
         DataQueueError,
@@ -47,12 +48,15 @@ if TYPE_CHECKING:
     from dataqueue.status import QueueStatus
     from dataqueue.sync import SyncJobHandle, SyncJobQueue
     from dataqueue.tls import TLS
+    from dataqueue.unique import Unique
     from dataqueue.worker.context import JobContext, SyncJobContext
     from dataqueue.worker.options import ProcessorOptions
     from dataqueue.worker.processor import DrainResult, Processor
+    from dataqueue.worker.supervisor import Supervisor, SupervisorOptions, SupervisorResult
 
 _WHERE = {
     "definitions": ("JobDefinition",),
+    "dependencies": ("BatchRef", "DependsOn", "batch_ref"),
     "errors": (
         "ConfigError",
         "DataQueueError",
@@ -82,18 +86,22 @@ _WHERE = {
     "status": ("QueueStatus",),
     "sync": ("SyncJobHandle", "SyncJobQueue"),
     "tls": ("TLS",),
+    "unique": ("Unique",),
     "worker.context": ("JobContext", "SyncJobContext"),
     "worker.options": ("ProcessorOptions",),
     "worker.processor": ("DrainResult", "Processor"),
+    "worker.supervisor": ("Supervisor", "SupervisorOptions", "SupervisorResult"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "TLS",
     "AddedJobs",
+    "BatchRef",
     "ConfigError",
     "DataQueueError",
     "DefinitionOptions",
+    "DependsOn",
     "DrainResult",
     "ErrorEntry",
     "Explanation",
@@ -131,12 +139,17 @@ __all__ = [
     "ResultTimeout",
     "SchemaError",
     "StoreUnavailable",
+    "Supervisor",
+    "SupervisorOptions",
+    "SupervisorResult",
     "SyncJobContext",
     "SyncJobHandle",
     "SyncJobQueue",
+    "Unique",
     "UnknownJobType",
     "WrongLoop",
     "__version__",
+    "batch_ref",
 ]
 
 

@@ -8,16 +8,18 @@ from typing import Any, Unpack
 
 from dataqueue.backends.base import CANCELLABLE, MOST_CHANGES, RETRYABLE, ChangeResult, JobFilter
 from dataqueue.checks import check_by, may_exist
+from dataqueue.dead_letters import DeadLetter, read_letter
 from dataqueue.errors import InvalidJob, JobNotFound, UnknownJobType
 from dataqueue.events import Hook, HookName
 from dataqueue.filters import JobFilters, make_filter
-from dataqueue.jobs import JobStatus
+from dataqueue.jobs import ANY_JSON, JobHandle, JobStatus
 from dataqueue.limits import LimitState
-from dataqueue.options import JobChanges, check_job_type, make_edit
+from dataqueue.options import JobChanges, check_integer, check_job_type, make_edit
 from dataqueue.payloads import Codec
 from dataqueue.reading import ReadingQueue
 
 _PLAIN: Codec[Any] = Codec(Any)
+MAX_REDRIVEN = 10_000
 
 Change = Callable[[Sequence[int]], Awaitable[dict[int, ChangeResult]]]
 
@@ -215,6 +217,81 @@ class ChangingQueue(ReadingQueue):
             where, lambda ids: backend.retry(ids, wish, where.statuses, True), "job:retried", dry_run
         )
 
+    # -- dead letters -------------------------------------------------------------------------------
+
+    async def redrive(self, job_id: int, *, by: str | None = None) -> JobHandle[Any]:
+        """Run the job again that a dead letter tells of; the letter is then settled (cancelled, if nobody has handled it).
+
+        The same job runs, with its id and its history, and at least one more attempt; where it has been cleaned up
+        since, one like it is added.
+
+        Args:
+            job_id: of the dead letter; a job's is its ``dead_letter_job_id``.
+            by: who wants it, for the event log.
+
+        Returns:
+            What runs now; ``created`` is True if it had to be added.
+
+        Raises:
+            JobNotFound: no such job.
+            InvalidJob: it is no dead letter, it is running or settled already, or its job is not finished.
+        """
+        job = await self.require_job(job_id)
+        letter = read_letter(job)
+        if letter is None:
+            raise InvalidJob(
+                f"Job {job_id} ({job.job_type}) is no dead letter: its payload does not tell of a failed job. "
+                "Nothing was changed."
+            )
+        redriven = await self._redrive(letter, by)
+        if redriven is None:
+            raise InvalidJob(
+                f"Job {job_id} was not redriven: it is running or has been redriven already, or the job that it tells of, "
+                f"{letter.source_id}, is not finished, or has a newer dead letter. Nothing was changed."
+            )
+        return redriven
+
+    async def redrive_all(
+        self, job_type: str, *, limit: int = 1000, dry_run: bool = False, by: str | None = None
+    ) -> list[JobHandle[Any]]:
+        """Redrive the dead letters of this type that nobody has handled, oldest first; see :meth:`redrive`.
+
+        Args:
+            job_type: the type of the dead letters.
+            limit: how many at most, from 1 to 10,000.
+            dry_run: change nothing; the handles are those of the letters.
+            by: who wants it, for the event log.
+
+        Returns:
+            What runs now. Letters that could not be redriven are left out.
+        """
+        check_integer(limit, "limit", 1, MAX_REDRIVEN)
+        name = check_job_type(job_type)
+        letters: list[DeadLetter] = []
+        cursor: int | None = None
+        while True:
+            page = await self.get_jobs(status=["pending", "failed"], job_type=name, cursor=cursor, limit=1000)
+            letters += [letter for job in page if (letter := read_letter(job)) is not None]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        oldest = letters[::-1][:limit]
+        if dry_run:
+            handles: list[JobHandle[Any]] = [JobHandle(letter.id, False, self) for letter in oldest]
+            return handles
+        done = [await self._redrive(letter, by) for letter in oldest]
+        return [handle for handle in done if handle is not None]
+
+    async def _redrive(self, letter: DeadLetter, by: str | None) -> JobHandle[Any] | None:
+        backend = await self.open()
+        job_id = await backend.redrive(letter, check_by(by))
+        if job_id is None:
+            return None
+        was_there = job_id == letter.source_id
+        self.hooks.emit(Hook("job:retried" if was_there else "job:added", job_id, letter.spec.job_type))
+        definition = self.definitions.get(letter.spec.job_type)
+        return JobHandle(job_id, not was_there, self, definition.handler.result if definition else ANY_JSON)
+
     # -- one, these, all ----------------------------------------------------------------------------
 
     async def _one(self, job_id: int, change: Change, hook: HookName) -> bool:
@@ -261,9 +338,9 @@ class ChangingQueue(ReadingQueue):
         results = await change(ids)
         if self.hooks.wants(hook):
             for job_id, result in results.items():
-                if result == "changed":
+                if result in ("changed", "cascaded"):
                     self.hooks.emit(Hook(hook, job_id))
-        return results
+        return {job_id: results[job_id] for job_id in ids}
 
     # -- pausing ------------------------------------------------------------------------------------
 

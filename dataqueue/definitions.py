@@ -14,6 +14,7 @@ from dataqueue.jobs import AddedJobs, JobHandle
 from dataqueue.limits import TypeLimits
 from dataqueue.options import DefinitionOptions, JobOptions, NewJob, check_definition, check_job_type
 from dataqueue.payloads import Codec
+from dataqueue.unique import Unique
 
 if TYPE_CHECKING:
     from dataqueue.isolation import Isolation
@@ -134,9 +135,8 @@ class JobDefinition(Generic[P, R]):
 
     async def add(self, payload: P, *, conn: object | None = None, **options: Unpack[JobOptions]) -> JobHandle[R]:
         """Add one job of this type. See :meth:`dataqueue.JobQueue.add_job`."""
-        added = await self.queue._add_specs([self.queue._spec(self.name, payload, options)], conn)  # pyright: ignore[reportPrivateUsage]
-        job_id, created = added[0]
-        return JobHandle(job_id, created, self.queue, self.handler.result)
+        handle = await self.queue.add_job(self.name, payload, conn=cast("Any", conn), **options)
+        return cast("JobHandle[R]", handle)
 
     async def add_many(
         self, payloads: Iterable[P], *, conn: object | None = None, **options: Unpack[JobOptions]
@@ -144,13 +144,19 @@ class JobDefinition(Generic[P, R]):
         """Add many jobs of this type with the same options. See :meth:`dataqueue.JobQueue.add_jobs`.
 
         Raises:
-            InvalidJob: an ``idempotency_key``, which would be the same for all; use ``new`` for each.
+            InvalidJob: an ``idempotency_key`` or a key of ``unique``, which would be the same for all; use ``new`` for
+                each.
         """
-        if options.get("idempotency_key") is not None:
-            raise InvalidJob(
-                "add_many would give all jobs the same idempotency_key, so that one is added. Nothing was stored. "
-                "Give each its own: queue.add_jobs(definition.new(payload, idempotency_key=…) for …)."
-            )
+        unique = options.get("unique")
+        for name, same in (
+            ("idempotency_key", options.get("idempotency_key")),
+            ("unique", unique.key if isinstance(unique, Unique) else None),
+        ):
+            if same is not None:
+                raise InvalidJob(
+                    f"add_many would give all jobs the same key, so that one is added. Nothing was stored. "
+                    f"Give each its own: queue.add_jobs(definition.new(payload, {name}=…) for …)."
+                )
         jobs = (NewJob(self.name, payload, options) for payload in payloads)
         return await self.queue._add_all(jobs, conn, self.handler.result)  # pyright: ignore[reportPrivateUsage]
 

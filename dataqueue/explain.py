@@ -18,12 +18,12 @@ from dataqueue.jobs import Job, JobEvent
 
 JobState = Literal[
     "not_found", "completed", "cancelled", "failed", "running", "lost", "scheduled", "retrying", "waiting", "locked",
-    "paused", "limited", "ready",
+    "blocked", "paused", "limited", "ready",
 ]  # fmt: skip
 WillRun = Literal["yes", "later", "never", "unknown"]
 ReasonCode = Literal[
     "not_found", "completed", "cancelled", "running", "cancel_requested", "lease_lost", "scheduled", "retry_backoff",
-    "attempts_exhausted", "waiting_until", "row_locked", "queue_paused", "group_full", "type_full", "rate_limited", "no_worker_for_type", "queued_behind", "ready",
+    "attempts_exhausted", "waiting_until", "waits_for_jobs", "row_locked", "queue_paused", "group_full", "type_full", "rate_limited", "no_worker_for_type", "queued_behind", "ready",
 ]  # fmt: skip
 
 SAMPLE = 500
@@ -106,6 +106,8 @@ def explain(situation: Situation, recent: Sequence[Timing]) -> Explanation:
         case _:
             pass
     ready_at = situation.ready_at
+    if job.blocked:
+        return answer("blocked", "later", _blocked(situation), *_no_worker(situation))
     if ready_at is None:
         if job.status == "waiting":
             reason = Reason("waiting_until", "It waits for something that only its own library completes.")
@@ -137,6 +139,29 @@ def explain(situation: Situation, recent: Sequence[Timing]) -> Explanation:
     if full := _full(situation):
         return answer("limited", "later", *full, *_no_worker(situation), eta=full[0].evidence.get("opens_at"))
     return _explain_ready(situation, recent, answer)
+
+
+def _blocked(situation: Situation) -> Reason:
+    job, shown = situation.job, situation.unmet
+    named = ", ".join(f"{job_id} ({status})" for job_id, status in shown[:5])
+    more = situation.unmet_count - len(shown[:5])
+    jobs = "job" if situation.unmet_count == 1 else "jobs"
+    after = "it is cancelled" if not job.runs_anyway else "it runs all the same"
+    message = f"It waits for {situation.unmet_count:,} {jobs} to end"
+    if named:
+        message += f": {named}" + (f" and {more:,} more" if more > 0 else "")
+    first = shown[0][0] if shown else None
+    return Reason(
+        "waits_for_jobs",
+        f"{message}. If one of them fails for good or is cancelled, {after}.",
+        {
+            "count": situation.unmet_count,
+            "jobs": [{"id": job_id, "status": status} for job_id, status in shown],
+            "tags": list(job.depends_on_tags),
+            "on_failure": "run" if job.runs_anyway else "cancel",
+        },
+        f"See why those have not ended: dataqueue explain {first}." if first else None,
+    )
 
 
 def _paused(situation: Situation) -> list[Reason]:
@@ -329,12 +354,15 @@ def _completed(job: Job) -> Reason:
 
 
 def _cancelled(job: Job) -> Reason:
-    return Reason(
-        "cancelled",
-        f"It was cancelled at {_moment(job.last_cancelled_at)}.",
-        {"cancelled_at": job.last_cancelled_at},
-        f"To run it after all: dataqueue jobs retry {job.id}, or queue.retry_job({job.id}).",
-    )
+    evidence: dict[str, Any] = {"cancelled_at": job.last_cancelled_at}
+    message = f"It was cancelled at {_moment(job.last_cancelled_at)}"
+    again = f"dataqueue jobs retry {job.id}, or queue.retry_job({job.id})"
+    fix = f"To run it after all: {again}."
+    if (root := job.cascade_root) is not None:
+        evidence["root_job_id"] = root
+        message += f", because job {root} has failed or was cancelled, which it waited for, by itself or through others"
+        fix = f"Mend and retry job {root} first (dataqueue explain {root}), then this one, which waits for it again: {again}."
+    return Reason("cancelled", message + ".", evidence, fix)
 
 
 _ADVICE = {
@@ -362,6 +390,7 @@ def _exhausted(job: Job) -> Reason:
             "error_type": entry and entry.error_type,
             "frame": entry and entry.frame,
             "same_error_each_time": len({e.message for e in job.error_history}) == 1,
+            "dead_letter_job_id": job.dead_letter_job_id,
         },
         f"{advice}, then run it again: dataqueue jobs retry {job.id}, or queue.retry_job({job.id})."
         if job.status == "failed"

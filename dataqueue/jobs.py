@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ from dataqueue.payloads import Codec
 from dataqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from dataqueue.changing import ChangingQueue
     from dataqueue.options import JobChanges
-    from dataqueue.queue import JobQueue
 
 R = TypeVar("R")
 
@@ -22,6 +23,7 @@ JobStatus = Literal["pending", "processing", "completed", "failed", "cancelled",
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 TagMode = Literal["all", "any", "exact", "none"]
 FailureReason = Literal["timeout", "handler_error", "no_handler", "worker_lost"]
+_CASCADE = re.compile(r'\{"rootJobId":\s*(\d+),\s*"dependencyCascade":\s*true\}')
 ANY_JSON: Codec[Any] = Codec(Any, "result")
 
 
@@ -71,11 +73,28 @@ class Job:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     progress: int | None = None
     output: Any = None
+    dead_letter: str | None = None
+    """The job type that is told when this job has failed for good."""
+    dead_lettered_at: datetime | None = None
+    dead_letter_job_id: int | None = None
+    depends_on: tuple[int, ...] = ()
+    depends_on_tags: tuple[str, ...] = ()
+    runs_anyway: bool = False
+    """Whether it also runs after a prerequisite that failed or was cancelled."""
+    blocked: bool = False
+    """Pending, and waiting for other jobs to end."""
+    unique_key: str | None = None
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will happen to it by itself."""
         return self.status in ("completed", "cancelled") or (self.status == "failed" and self.next_attempt_at is None)
+
+    @property
+    def cascade_root(self) -> int | None:
+        """The job whose failure or cancel has cancelled this one, which waited for it."""
+        match = _CASCADE.fullmatch(self.pending_reason or "") if self.status == "cancelled" else None
+        return int(match[1]) if match else None
 
     @property
     def last_error(self) -> str | None:
@@ -111,7 +130,7 @@ class JobHandle(Generic[R]):
 
     id: int
     created: bool
-    _queue: JobQueue = field(repr=False, compare=False)
+    _queue: ChangingQueue = field(repr=False, compare=False)
     _codec: Codec[R] = field(repr=False, compare=False, default=cast("Codec[R]", ANY_JSON))
 
     async def wait(self, timeout: float | timedelta | None = None) -> Job:
@@ -192,7 +211,7 @@ def _interval(every: object) -> float:
 class AddedJobs(Sequence[JobHandle[R]], Generic[R]):
     """The handles of a bulk add, in the order of its jobs; about nine bytes a job."""
 
-    def __init__(self, queue: JobQueue, codec: Codec[R]) -> None:
+    def __init__(self, queue: ChangingQueue, codec: Codec[R]) -> None:
         self._queue = queue
         self._codec = codec
         self._ids = array("q")

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict, cast
 
+from dataqueue.dependencies import Dependencies, DependsOnOption, check_depends_on
 from dataqueue.errors import InvalidJob
 from dataqueue.jsonvalue import check_text
 from dataqueue.limits import Rate
 from dataqueue.retry import RetryPolicy
+from dataqueue.unique import Unique, UniqueKey, check_unique
 
 MAX_NAME = 255
 """Characters of a job type, a tag or an idempotency key (the width of the shared columns)."""
@@ -42,6 +44,11 @@ class JobDefaults(TypedDict, total=False):
     """True: exponential with jitter. False: the same wait each time. None: see ``dataqueue.retry``."""
     retry_delay_max: timedelta | None
     """Cap of the exponential wait, in whole seconds."""
+    dead_letter: str | None
+    """A job type: when this job has failed for good, a job of that type tells of it. None by default."""
+    unique: Unique | bool | None
+    """One such job at a time: True for its payload, or a :class:`dataqueue.Unique`. Not together with an idempotency
+    key."""
 
 
 class DefinitionOptions(JobDefaults, total=False):
@@ -68,6 +75,8 @@ class JobOptions(JobDefaults, total=False):
     """A second job with the same key is not added; the first one is returned."""
     group: str | None
     """Jobs of one group share the places that a worker's ``group_concurrency`` gives it: a tenant, a customer."""
+    depends_on: DependsOnOption | None
+    """Jobs that must end well before this one may run: ids, handles, or a :class:`dataqueue.DependsOn`."""
 
 
 class JobChanges(TypedDict, total=False):
@@ -91,6 +100,8 @@ class JobChanges(TypedDict, total=False):
     """As in :class:`JobOptions`; None for the default, as with the two below."""
     retry_backoff: bool | None
     retry_delay_max: timedelta | None
+    dead_letter: str | None
+    """The job type that is told when it has failed for good; None for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,9 @@ class JobSpec:
     idempotency_key: str | None = None
     retry: RetryPolicy = RetryPolicy()
     group: str | None = None
+    dead_letter: str | None = None
+    dependencies: Dependencies | None = None
+    unique: UniqueKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +139,7 @@ class JobEdit:
 
     ``fields`` has a value for each option that is changed, None to clear it, by the names in the job's event log:
     ``priority``, ``maxAttempts``, ``runAt`` (ISO 8601, None for now), ``delayMs``, ``timeoutMs``, ``tags``,
-    ``retryDelay``, ``retryBackoff``, ``retryDelayMax``. ``payload`` is JSON text, None to leave it as it is.
+    ``retryDelay``, ``retryBackoff``, ``retryDelayMax``, ``deadLetterJobType``. ``payload`` is JSON text, None to leave it as it is.
     """
 
     fields: dict[str, Any]
@@ -154,6 +168,7 @@ _EDIT_NAMES = {
     "retry_delay": "retryDelay",
     "retry_backoff": "retryBackoff",
     "retry_delay_max": "retryDelayMax",
+    "dead_letter": "deadLetterJobType",
 }
 
 
@@ -173,6 +188,11 @@ def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpe
         check_aware(run_at, "run_at")
         if get("delay") is not None:
             raise InvalidJob("run_at and delay were both given. Give one of them. Nothing was stored.")
+    dependencies, unique = check_depends_on(get("depends_on")), check_unique(get("unique"), job_type, payload)
+    if unique is not None and get("idempotency_key") is not None:
+        raise InvalidJob("unique and idempotency_key were both given. Give one of them. Nothing was stored.")
+    if unique is not None and unique.replace and dependencies is not None:
+        raise InvalidJob("A job that waits for others cannot replace a pending one. Nothing was stored.")
     return JobSpec(
         job_type,
         payload,
@@ -185,6 +205,9 @@ def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpe
         idempotency_key=_name_or_none(get("idempotency_key"), "idempotency_key"),
         retry=_retry(options),
         group=_name_or_none(get("group"), "group"),
+        dead_letter=_name_or_none(get("dead_letter"), "dead_letter"),
+        dependencies=dependencies,
+        unique=unique,
     )
 
 
@@ -220,6 +243,7 @@ def make_edit(payload: str | None, changes: Mapping[str, Any]) -> JobEdit:
         "retry_delay": spec.retry.delay,
         "retry_backoff": spec.retry.backoff,
         "retry_delay_max": spec.retry.delay_max,
+        "dead_letter": spec.dead_letter,
     }
     return JobEdit({_EDIT_NAMES[name]: values[name] for name in changes if name != "payload"}, payload)
 

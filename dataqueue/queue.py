@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from dataqueue.backends.base import Added, Backend
-from dataqueue.changing import ChangingQueue
+from dataqueue.cleaning import CleaningQueue
 from dataqueue.definitions import AnyHandler, Handler, JobDefinition
+from dataqueue.dependencies import chained, check_position
 from dataqueue.errors import ConfigError, InvalidJob
 from dataqueue.events import Hook, HookName, Listener
 from dataqueue.jobs import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from dataqueue.worker.context import JobContext, SyncJobContext
     from dataqueue.worker.options import ProcessorOptions
     from dataqueue.worker.processor import Processor
+    from dataqueue.worker.supervisor import Supervisor, SupervisorOptions
 
     Conn = AsyncConnection[Any] | Connection[Any]
 
@@ -38,7 +40,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-class JobQueue(ChangingQueue):
+class JobQueue(CleaningQueue):
     """A queue of jobs in a store.
 
     Make one with :meth:`from_url`, at module level if you like: it connects on first use, belongs to
@@ -114,7 +116,7 @@ class JobQueue(ChangingQueue):
             InvalidJob (UnknownJobType, InvalidPayload): nothing was stored.
             StoreUnavailable: the store cannot be reached.
         """
-        added = await self._add_specs([self._spec(job_type, payload, options)], conn)
+        added = await self._add_specs([_at(0, self._spec(job_type, payload, options))], conn)
         job_id, created = added[0]
         definition = self.definitions.get(job_type)
         return JobHandle(job_id, created, self, definition.handler.result if definition else ANY_JSON)
@@ -134,6 +136,23 @@ class JobQueue(ChangingQueue):
             InvalidJob: with the position of the job that was refused; nothing was stored.
         """
         return await self._add_all(jobs, conn, ANY_JSON)
+
+    async def chain(self, *steps: NewJob | Sequence[NewJob], conn: Conn | None = None) -> AddedJobs[Any]:
+        """Add jobs of which each runs after all of the step before it has ended well; all or none.
+
+        Args:
+            steps: ``definition.new(payload, …)`` each, or a list of several that may run side by side (fan-out); the
+                next step waits for all of those (fan-in). If one fails for good or is cancelled, what follows is
+                cancelled.
+            conn: see :meth:`add_job`.
+
+        Returns:
+            The handles, in the order of the steps; the last one's ``result()`` is the end of the chain.
+
+        Raises:
+            InvalidJob: nothing was stored.
+        """
+        return await self.add_jobs(chained(steps), conn=conn)
 
     async def _add_all(
         self, jobs: Iterable[NewJob | Mapping[str, Any]], conn: object | None, codec: Codec[R]
@@ -180,12 +199,12 @@ class JobQueue(ChangingQueue):
     def _spec_of(self, job: NewJob | Mapping[str, Any], index: int) -> JobSpec:
         try:
             if isinstance(job, NewJob):
-                return self._spec(job.job_type, job.payload, job.options)
+                return _at(index, self._spec(job.job_type, job.payload, job.options))
             if not isinstance(job, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InvalidJob(f"a job must be a NewJob or a mapping, not {type(job).__name__}")
             options = dict(job)
             job_type, payload = options.pop("job_type", None), options.pop("payload", None)
-            return self._spec(cast(str, job_type), payload, cast(JobOptions, options))
+            return _at(index, self._spec(cast(str, job_type), payload, cast(JobOptions, options)))
         except InvalidJob as error:
             raise type(error)(f"jobs[{index}]: {error} None of these jobs was stored.") from error
 
@@ -231,6 +250,22 @@ class JobQueue(ChangingQueue):
             chosen[check_job_type(name)] = handler
         return Processor(self, chosen, **options)
 
+    def create_supervisor(self, **options: Unpack[SupervisorOptions]) -> Supervisor:
+        """What keeps this queue tidy, in this process: it takes lost jobs back and deletes old ones.
+
+        ``dataqueue worker`` runs one by itself; a processor of yours does not. Any number of them may run: of those in
+        the background one works at a time.
+
+        Args:
+            options: see :class:`dataqueue.SupervisorOptions`.
+
+        Raises:
+            ConfigError: an option is unknown or out of its range.
+        """
+        from dataqueue.worker.supervisor import Supervisor
+
+        return Supervisor(self, **options)
+
     # -- hooks --------------------------------------------------------------------------------------
 
     def on(self, name: HookName, listener: Listener) -> None:
@@ -248,6 +283,11 @@ class JobQueue(ChangingQueue):
     def remove_all_listeners(self, name: HookName | None = None) -> None:
         """Forget the listeners of one event, or of all."""
         self.hooks.remove_all(name)
+
+
+def _at(index: int, spec: JobSpec) -> JobSpec:
+    check_position(spec.dependencies, index)
+    return spec
 
 
 class _JobDecorator:

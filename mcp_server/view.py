@@ -110,6 +110,10 @@ def _note(job: Job) -> str:
         case "processing":
             progress = f", {job.progress} %" if job.progress is not None else ""
             return f"on {one_line(job.locked_by, 60)}{progress}"
+        case "cancelled" if job.cascade_root is not None:
+            return f"since job {job.cascade_root} ended badly"
+        case "pending" if job.blocked:
+            return "waits for other jobs"
         case "pending" if job.run_at > job.created_at:
             return f"due {moment(job.run_at)}"
         case _:
@@ -124,6 +128,12 @@ def show_job(reply: Reply, job: Job, events: Sequence[JobEvent] | None, include:
         "tags": [one_line(tag, 80) for tag in job.tags] or None,
         "group": one_line(job.group, 80) or None,
         "idempotency_key": one_line(job.idempotency_key, 80) or None,
+        "unique_key": one_line(job.unique_key, 80) or None,
+        "depends_on": list(job.depends_on[:20]) or None,
+        "depends_on_tags": [one_line(tag, 80) for tag in job.depends_on_tags] or None,
+        "blocked": job.blocked or None,
+        "dead_letter_type": one_line(job.dead_letter, 80) or None,
+        "dead_letter_job_id": job.dead_letter_job_id,
         "created_at": moment(job.created_at),
         "run_at": moment(job.run_at),
         "started_at": moment(job.started_at),

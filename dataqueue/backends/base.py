@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
+from dataqueue.dead_letters import DeadLetter
 from dataqueue.jobs import FailureReason, Job, JobEvent, JobStatus, TagMode
 from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobEdit, JobSpec
@@ -69,9 +70,13 @@ class Situation:
     """Whether it was taken out of the line because its group was full."""
     ahead_in_group: int = 0
     may_go_ahead: int = 0
+    unmet: tuple[tuple[int, JobStatus], ...] = ()
+    """Some of the jobs that it waits for, up to ``UNMET_SHOWN``, with their states."""
+    unmet_count: int = 0
 
 
 AHEAD_LIMIT = 10_000
+UNMET_SHOWN = 20
 
 
 def may_go(by_group: Mapping[str | None, tuple[int, int]], limit: int) -> int:
@@ -219,6 +224,7 @@ class Cycle:
     that was used up lets more start. ``again``: jobs were passed over that another look may find free; ``parked`` of them were put
     aside, because their group is full.
     ``limited``: limits or groups decide about these types, so jobs must not be claimed ahead of a free slot.
+    ``cascaded`` are the jobs that were cancelled because one that they waited for has ended badly.
     """
 
     jobs: list[Claimed]
@@ -228,6 +234,7 @@ class Cycle:
     again: bool = False
     parked: int = 0
     limited: bool = False
+    cascaded: list[int] = field(default_factory=list[int])
 
 
 @dataclass(slots=True)
@@ -252,10 +259,13 @@ class Pulse:
     cancelled: list[Held]
 
 
-ChangeResult = Literal["changed", "requested", "unchanged", "missing"]
+ChangeResult = Literal["changed", "requested", "unchanged", "missing", "cascaded"]
+"""What became of a job; ``cascaded``: it was cancelled since it waited for one that was."""
 
 CANCELLABLE: tuple[JobStatus, ...] = ("pending", "waiting", "failed", "processing")
 RETRYABLE: tuple[JobStatus, ...] = ("failed", "cancelled")
+EndStatus = Literal["completed", "failed", "cancelled"]
+"""A state in which a job may be finished; a failed one is if no retry is due."""
 MOST_CHANGES = 500
 """Jobs that people change with one statement or script."""
 
@@ -419,6 +429,11 @@ class Backend(Protocol):
         """Change what is given of those that are pending."""
         ...
 
+    async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
+        """Run the job again that a dead letter tells of, or another where it is gone, and settle the letter: the id of
+        what runs. None if nothing was changed: the letter is settled or running, or its job is not finished."""
+        ...
+
     async def pause(self, job_type: str | None, by: str | None = None) -> bool:
         """Let no job of this type (None: of any) be claimed from now on. False if that was so already."""
         ...
@@ -451,6 +466,35 @@ class Backend(Protocol):
 
     async def sample_finished(self, job_type: str | None, limit: int) -> list[Timing]:
         """About ``limit`` of the jobs that ended last. A sample: some may be missing, none is made up."""
+        ...
+
+    # -- what a supervisor needs ----------------------------------------------------------------
+
+    def delete_jobs(self, status: EndStatus, before: datetime, limit: int, dry_run: bool = False) -> AsyncIterator[int]:
+        """Delete finished jobs of this status that ended by then, with all that belongs to them, lowest id first.
+
+        In bounded steps, each one change of at most ``limit`` jobs; yields how many after each. Jobs that somebody has
+        in hand are left. ``dry_run``: only count.
+        """
+        ...
+
+    def delete_events(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        """Delete recorded events from before then of jobs that there are, likewise: about ``limit`` in each step."""
+        ...
+
+    def release_keys(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        """Free the idempotency keys of finished jobs that ended by then, likewise."""
+        ...
+
+    async def elect(self, role: str, holder: str, seconds: float) -> bool:
+        """Let ``holder`` have a role for so long, if it is free, or its own, or its holder's time is over.
+
+        Returns whether it has it now. Whoever has it calls this again in time, to keep it.
+        """
+        ...
+
+    async def resign(self, role: str, holder: str) -> None:
+        """Give the role up, if it is the holder's."""
         ...
 
     # -- what a worker needs --------------------------------------------------------------------

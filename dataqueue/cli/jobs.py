@@ -22,7 +22,9 @@ from dataqueue.cli.common import (
     with_queue,
     write_json,
 )
+from dataqueue.dependencies import DependsOn
 from dataqueue.errors import InvalidJob, InvalidPayload, ResultTimeout
+from dataqueue.unique import Unique
 
 if TYPE_CHECKING:
     from dataqueue.jobs import Job, JobEvent, JobPage, JobStatus, TagMode
@@ -131,6 +133,20 @@ def add(
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
     group: Annotated[str | None, typer.Option(help="Its group: a tenant or customer, limited by the workers.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: a second job with it is not added.")] = None,
+    unique: Annotated[
+        str | None, typer.Option(help="Unique key: none is added while one with it is unfinished.")
+    ] = None,
+    after: Annotated[
+        list[int] | None, typer.Option(metavar="ID", help="A job that must end well before; may be repeated.")
+    ] = None,
+    after_tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="The unfinished jobs with all of these tags must end before."),
+    ] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Run it also if those fail or are cancelled.")] = False,
+    dead_letter: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="A job of this type is added when this one has failed for good.")
+    ] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Tries in all.")] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="For each attempt.")] = None,
     wait: Annotated[
@@ -152,9 +168,13 @@ def add(
         "tags": tag or None,
         "group": group,
         "idempotency_key": key,
+        "unique": None if unique is None else Unique(unique),
+        "dead_letter": dead_letter,
         "max_attempts": max_attempts,
         "timeout": read_seconds(timeout, "--timeout"),
     }
+    if after or after_tag:
+        given["depends_on"] = DependsOn(after or (), after_tag or (), "run" if anyway else "cancel")
     options = cast("JobOptions", {name: value for name, value in given.items() if value is not None})
     value = read_payload(payload)
 

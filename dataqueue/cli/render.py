@@ -53,10 +53,23 @@ def _remark(job: Job) -> str:
             stopping = "asked to stop, " if job.cancel_requested_at else ""
             progress = f"{job.progress} % " if job.progress is not None else ""
             return f"{stopping}{progress}on {job.locked_by}"
+        case "pending" if job.blocked:
+            return f"waits for {waits_for(job)}"
         case "pending" if job.run_at > job.created_at:
             return f"due {ago(job.run_at)}"
+        case "cancelled" if job.cascade_root is not None:
+            return f"since job {job.cascade_root} has ended badly"
         case _:
             return job.pending_reason or ""
+
+
+def waits_for(job: Job) -> str:
+    """What a job has named: ``jobs 4, 5 and those tagged import``."""
+    ids = ", ".join(map(str, job.depends_on[:10])) + (", …" if len(job.depends_on) > 10 else "")
+    named = [f"job{'s' * (len(job.depends_on) > 1)} {ids}"] if ids else []
+    if job.depends_on_tags:
+        named.append(f"jobs tagged {' '.join(job.depends_on_tags)}")
+    return " and ".join(named)
 
 
 def print_job(out: Console, job: Job, events: list[JobEvent]) -> None:
@@ -97,6 +110,11 @@ def _facts(job: Job) -> Table:
     line("tags", " ".join(job.tags))
     line("group", job.group)
     line("idempotency key", job.idempotency_key)
+    line("unique key", job.unique_key)
+    if job.depends_on or job.depends_on_tags:
+        line("after", f"{waits_for(job)}{', whatever becomes of them' if job.runs_anyway else ''}")
+    line("dead letters", job.dead_letter)
+    line("dead letter", job.dead_letter_job_id and f"job {job.dead_letter_job_id}")
     line("timeout", job.timeout)
     line("reason of failure", job.failure_reason)
     line("progress", None if job.progress is None else f"{job.progress} %")

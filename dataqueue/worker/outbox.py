@@ -60,6 +60,7 @@ class Outbox:
         sent, self._sending = self._sending, []
         resent, self._resent = self._resent, False
         self._settle(sent, set(cycle.lost), resent)
+        self._announce_cascade(cycle)
 
     def forget(self) -> None:
         """Nobody will be there to record it: the leases run out."""
@@ -93,6 +94,7 @@ class Outbox:
                 self.put(Failed(outcome.id, outcome.lease_id, message, "handler_error", None), attempt)
             else:
                 self._settle([(outcome, attempt)], set(cycle.lost), resent=False)
+                self._announce_cascade(cycle)
 
     def _settle(self, entries: list[Entry], lost: set[Held], resent: bool) -> None:
         for outcome, attempt in entries:
@@ -109,6 +111,10 @@ class Outbox:
                 self.finished += 1
                 if attempt is not None:
                     self._announce(outcome, attempt)
+
+    def _announce_cascade(self, cycle: Cycle) -> None:
+        for job_id in cycle.cascaded:
+            self._queue.hooks.emit(Hook("job:cancelled", job_id))
 
     def _announce(self, outcome: Outcome, attempt: Attempt | NotBegun) -> None:
         hooks, job = self._queue.hooks, attempt.job

@@ -13,8 +13,10 @@ from typing import Any, LiteralString
 
 from dataqueue.backends.base import Added
 from dataqueue.backends.postgres.statements import Statements
+from dataqueue.dependencies import resolve_positions
 from dataqueue.errors import DataQueueError
-from dataqueue.options import JobSpec
+from dataqueue.options import JobEdit, JobSpec
+from dataqueue.unique import latest_of_replaced
 
 Rows = list[tuple[Any, ...]]
 Step = tuple[LiteralString, dict[str, Any]]
@@ -33,10 +35,16 @@ def chunked(specs: Iterable[JobSpec]) -> Iterator[list[JobSpec]]:
         yield chunk
 
 
-def add_steps(statements: Statements, specs: Sequence[JobSpec]) -> Steps:
-    if len(specs) == 1:
+def is_one_statement(specs: Sequence[JobSpec]) -> bool:
+    """Whether adding these is one statement, which is a transaction."""
+    return all(spec.dependencies is None and spec.unique is None for spec in specs)
+
+
+def add_steps(statements: Statements, specs: Sequence[JobSpec], before: Sequence[int] = ()) -> Steps:
+    """``before``: the ids of the jobs of the same call that were added already."""
+    if len(specs) == 1 and is_one_statement(specs):
         return _add_one(statements, specs[0])
-    return _add_many(statements, specs)
+    return _add_many(statements, specs, before)
 
 
 def _add_one(statements: Statements, spec: JobSpec) -> Steps:
@@ -54,6 +62,7 @@ def _add_one(statements: Statements, spec: JobSpec) -> Steps:
         "retry_backoff": spec.retry.backoff,
         "retry_delay_max": spec.retry.delay_max,
         "group": spec.group,
+        "dead_letter": spec.dead_letter,
     }
     if spec.idempotency_key is None:
         rows = yield statements("add_job"), parameters
@@ -66,7 +75,39 @@ def _add_one(statements: Statements, spec: JobSpec) -> Steps:
     raise _invisible(spec.idempotency_key)
 
 
-def _add_many(statements: Statements, specs: Sequence[JobSpec]) -> Steps:
+def _add_many(statements: Statements, specs: Sequence[JobSpec], before: Sequence[int]) -> Steps:
+    # The place of each job of this call: an id that is there already, or its number among those that are added now.
+    places: list[int | tuple[int]] = []
+    chosen: list[JobSpec] = []
+    if any(spec.unique is not None for spec in specs):
+        specs = latest_of_replaced(specs)
+        yield from _settle_unique(statements, specs, places, chosen)
+    else:
+        chosen.extend(specs)
+        places.extend((number,) for number in range(len(specs)))
+    new: list[Added] = []
+    if chosen:
+        new = yield from _insert(statements, chosen)
+    added: list[Added] = []
+    firsts: set[int] = set()
+    for place in places:
+        if isinstance(place, int):
+            added.append((place, False))
+        else:
+            job_id, created = new[place[0]]
+            added.append((job_id, created and job_id not in firsts))
+            firsts.add(job_id)
+    waiting = [
+        {"id": job_id, "on_ids": resolve_positions(spec.dependencies, [*before, *(number for number, _ in added)])}
+        for spec, (job_id, created) in zip(specs, added, strict=True)
+        if created and spec.dependencies is not None
+    ]
+    if waiting:
+        yield statements("depend"), {"jobs": json.dumps(waiting)}
+    return added
+
+
+def _insert(statements: Statements, specs: Sequence[JobSpec]) -> Steps:
     rows = yield statements("add_jobs"), {"jobs": _as_json(specs)}
     keys = {key for _, created, key, _ in rows if not created}
     holders: dict[str, int] = {}
@@ -85,6 +126,44 @@ def _add_many(statements: Statements, specs: Sequence[JobSpec]) -> Steps:
         else:
             raise _invisible(key)
     return added
+
+
+def _settle_unique(
+    statements: Statements, specs: Sequence[JobSpec], places: list[int | tuple[int]], chosen: list[JobSpec]
+) -> Generator[Step, Rows, None]:
+    """Find for each job whether it is to be added. After this, until the end of the transaction, nobody else can add
+    a job with one of these keys."""
+    keys = sorted({spec.unique.key for spec in specs if spec.unique is not None})
+    yield statements("lock_unique"), {"keys": keys}
+    rows = yield statements("find_unique"), {"keys": keys}
+    known = {key: (unfinished, pending, latest, age_ms) for key, unfinished, pending, latest, age_ms in rows}
+    of_this_call: dict[str, int | tuple[int]] = {}
+    for spec in specs:
+        unique = spec.unique
+        if unique is None:
+            places.append((len(chosen),))
+            chosen.append(spec)
+            continue
+        earlier = of_this_call.get(unique.key)
+        if earlier is not None:
+            places.append(earlier)
+            continue
+        unfinished, pending, latest, age_ms = known.get(unique.key, (None, None, None, None))
+        if unique.replace:
+            holder = pending
+            if pending is not None:
+                moment = {"delayMs": spec.delay_ms} if spec.run_at is None else {"runAt": spec.run_at.isoformat()}
+                edit = JobEdit(moment, spec.payload).as_json()
+                rows = yield statements("edit_jobs"), {"ids": [pending], "changes": edit, "by": None}
+                holder = pending if rows and rows[0][1] == "changed" else None  # or a worker was faster
+        elif unique.window_ms is not None:
+            holder = latest if latest is not None and age_ms < unique.window_ms else None
+        else:
+            holder = unfinished
+        place = of_this_call[unique.key] = (len(chosen),) if holder is None else holder
+        places.append(place)
+        if holder is None:
+            chosen.append(spec)
 
 
 def _invisible(key: str | None) -> DataQueueError:
@@ -122,5 +201,15 @@ def _one_as_json(spec: JobSpec) -> str:
         )
     if spec.group is not None:
         parts.append(f',"g":{json.dumps(spec.group)}')
+    if spec.dead_letter is not None:
+        parts.append(f',"dl":{json.dumps(spec.dead_letter)}')
+    if spec.unique is not None:
+        parts.append(f',"u":{json.dumps(spec.unique.key)}')
+    if spec.dependencies is not None:
+        parts.append(',"b":true')
+        if spec.dependencies.tags:
+            parts.append(f',"dt":{json.dumps(spec.dependencies.tags)}')
+        if spec.dependencies.run_anyway:
+            parts.append(',"ra":true')
     parts.append("}")
     return "".join(parts)

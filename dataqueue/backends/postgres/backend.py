@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -17,9 +18,11 @@ from dataqueue.backends.base import (
     AHEAD_LIMIT,
     CANCELLABLE,
     RETRYABLE,
+    UNMET_SHOWN,
     Added,
     ChangeResult,
     Cycle,
+    EndStatus,
     FailedJob,
     Finding,
     Heart,
@@ -36,7 +39,7 @@ from dataqueue.backends.base import (
     WorkerRecord,
     may_go,
 )
-from dataqueue.backends.postgres import adding, changing, doctor, migrate
+from dataqueue.backends.postgres import adding, changing, cleaning, doctor, migrate
 from dataqueue.backends.postgres.connect import (
     POOL_TIMEOUT,
     READER_TIMEOUT,
@@ -63,6 +66,7 @@ from dataqueue.backends.postgres.records import (
     worker_parameters,
 )
 from dataqueue.backends.postgres.statements import Statements, check_schema
+from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent, JobStatus
 from dataqueue.limits import LimitState, TypeLimits
@@ -78,6 +82,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TRIES = 3
+_UNDONE = (psycopg.errors.AdminShutdown, psycopg.errors.DeadlockDetected)
+"""After which nothing has happened, so that it can be sent again."""
 _COUNT_COMPLETED_BELOW = 500_000
 """Rows up to which completed jobs are counted one by one; beyond, the planner's estimate serves."""
 
@@ -260,10 +266,12 @@ class PostgresBackend:
 
         # A backend that was told to end says so before it executes a statement, or instead of committing
         # it, but never after the commit: the statement can be sent again. Any other loss leaves it open.
-        return await self._on_some_connection(write, psycopg.errors.AdminShutdown)
+        return await self._on_some_connection(write, _UNDONE)
 
     async def _on_some_connection(
-        self, operation: Callable[[AsyncConnection[Any]], Awaitable[T]], harmless: type[psycopg.Error]
+        self,
+        operation: Callable[[AsyncConnection[Any]], Awaitable[T]],
+        harmless: type[psycopg.Error] | tuple[type[psycopg.Error], ...],
     ) -> T:
         for tries_left in reversed(range(_TRIES)):
             try:
@@ -277,8 +285,8 @@ class PostgresBackend:
     # -- jobs -------------------------------------------------------------------------------------
 
     async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
-        if conn is None and len(specs) <= adding.CHUNK:  # one statement, which is a transaction
-            return await self._on_some_connection(lambda own: self._run_steps(own, specs), psycopg.errors.AdminShutdown)
+        if conn is None and len(specs) <= adding.CHUNK:
+            return await self._on_some_connection(lambda own: self._run_transaction(own, specs), _UNDONE)
         return [item async for chunk in self.add_stream(specs, conn) for item in chunk]
 
     async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
@@ -291,8 +299,8 @@ class PostgresBackend:
                 itertools.chain(first, itertools.chain.from_iterable(chunks)), cast("Connection[Any]", conn)
             )
             return
-        if conn is None and len(first) < adding.CHUNK:  # one statement is a transaction
-            yield await self._on_some_connection(lambda own: self._run_steps(own, first), psycopg.errors.AdminShutdown)
+        if conn is None and len(first) < adding.CHUNK:
+            yield await self._on_some_connection(lambda own: self._run_transaction(own, first), _UNDONE)
             return
         async with self._adding_connection(conn) as target:
             if conn is not None and not target.autocommit:
@@ -300,8 +308,11 @@ class PostgresBackend:
                 await target.execute("SELECT 1")
             # Within a transaction this is a savepoint: if the add fails, all is as it was before.
             async with target.transaction():
+                before = array("q")
                 for chunk in itertools.chain([first], chunks):
-                    yield await self._run_steps(target, chunk)
+                    added = await self._run_steps(target, chunk, before)
+                    before.extend(job_id for job_id, _ in added)
+                    yield added
 
     @asynccontextmanager
     async def _adding_connection(self, conn: object | None) -> AsyncGenerator[AsyncConnection[Any]]:
@@ -321,8 +332,16 @@ class PostgresBackend:
                 "Nothing was added."
             )
 
-    async def _run_steps(self, conn: AsyncConnection[Any], specs: Sequence[JobSpec]) -> list[Added]:
-        steps = adding.add_steps(self.statements, specs)
+    async def _run_transaction(self, conn: AsyncConnection[Any], specs: Sequence[JobSpec]) -> list[Added]:
+        if adding.is_one_statement(specs):
+            return await self._run_steps(conn, specs)
+        async with conn.transaction():
+            return await self._run_steps(conn, specs)
+
+    async def _run_steps(
+        self, conn: AsyncConnection[Any], specs: Sequence[JobSpec], before: Sequence[int] = ()
+    ) -> list[Added]:
+        steps = adding.add_steps(self.statements, specs, before)
         cursor = conn.cursor(row_factory=tuple_row)
         try:
             sql, parameters = next(steps)
@@ -348,7 +367,7 @@ class PostgresBackend:
             if self._statements is None:
                 self._remember_schema(cursor.execute(migrate.FIND_SCHEMA, {"schema": self._given_schema}).fetchall())
             for chunk in adding.chunked(specs):
-                steps = adding.add_steps(self.statements, chunk)
+                steps = adding.add_steps(self.statements, chunk, [job_id for job_id, _ in added])
                 try:
                     sql, parameters = next(steps)
                     while True:
@@ -401,6 +420,29 @@ class PostgresBackend:
         """These jobs stand in line no more."""
         await self._cycling.free_places(ids)
 
+    async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
+        return await self._on_some_connection(lambda conn: self._redrive(conn, letter, by), _UNDONE)
+
+    async def _redrive(self, conn: AsyncConnection[Any], letter: DeadLetter, by: str | None) -> int | None:
+        async with conn.transaction():
+            ids = {"letter": letter.id, "source": letter.source_id}
+            cursor = await conn.cursor(row_factory=tuple_row).execute(self.statements("lock_letter"), ids)
+            rows = {row[0]: row[1:] for row in await cursor.fetchall()}
+            status, _, remark, _ = rows.get(letter.id, ("processing", True, "", None))
+            if status == "processing" or remark.startswith('{"redrivenTo"'):
+                return None
+            if letter.source_id in rows:
+                status, is_final, _, own_letter = rows[letter.source_id]
+                if own_letter != letter.id or not is_final or status not in ("failed", "cancelled"):
+                    return None
+                again = {"ids": [letter.source_id], "statuses": list(RETRYABLE), "ended": True, "by": by}
+                await conn.execute(self.statements("retry_jobs"), again)
+                job_id = letter.source_id
+            else:
+                ((job_id, _),) = await self._run_steps(conn, [letter.spec])
+            await conn.execute(self.statements("end_letter"), {"letter": letter.id, "job": job_id, "by": by})
+            return job_id
+
     async def pause(self, job_type: str | None, by: str | None = None) -> bool:
         parameters = {"job_type": job_type or "", "by": by}
         return (await self.write(self.statements("pause"), parameters)).rowcount == 1
@@ -448,10 +490,15 @@ class PostgresBackend:
             found = await self._read(self.statements("list_ahead"), {"id": job_id, "most": AHEAD_LIMIT})
             by_group = {group: (count, running) for group, count, running in found}
             may_go_ahead = may_go(by_group, group_limit)
+        unmet: list[tuple[Any, ...]] = []
+        if job.blocked:
+            unmet = await self._read(self.statements("find_unmet"), {"id": job_id, "most": UNMET_SHOWN})
         return Situation(
             job=job,
             now=now.astimezone(UTC),
-            ready_at=ready_at and ready_at.astimezone(UTC),
+            ready_at=None if job.blocked or not ready_at else ready_at.astimezone(UTC),
+            unmet=tuple((row[0], row[1]) for row in unmet),
+            unmet_count=unmet[0][2] if unmet else 0,
             row_locked=locked,
             ahead=min(ahead, AHEAD_LIMIT),
             workers=await self.list_workers(),
@@ -474,6 +521,24 @@ class PostgresBackend:
     async def doctor(self, deep: bool = False) -> list[Finding]:
         findings = await doctor.examine(self)
         return [*findings, *await doctor.examine_deep(self)] if deep else findings
+
+    # -- cleaning up ------------------------------------------------------------------------------
+
+    def delete_jobs(self, status: EndStatus, before: datetime, limit: int, dry_run: bool = False) -> AsyncIterator[int]:
+        return cleaning.delete_jobs(self, status, before, limit, dry_run)
+
+    def delete_events(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.delete_events(self, before, limit)
+
+    def release_keys(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.release_keys(self, before, limit)
+
+    async def elect(self, role: str, holder: str, seconds: float) -> bool:
+        parameters = {"role": role, "holder": holder, "seconds": seconds}
+        return (await self.write(self.statements("elect"), parameters)).rowcount == 1
+
+    async def resign(self, role: str, holder: str) -> None:
+        await self.write(self.statements("resign"), {"role": role, "holder": holder})
 
     # -- workers ----------------------------------------------------------------------------------
 
@@ -530,7 +595,7 @@ class PostgresBackend:
     async def reclaim_expired(self, limit: int) -> list[Reclaimed]:
         cursor = await self.write(self.statements("reclaim_expired"), {"limit": limit})
         rows = await cursor.fetchall()
-        if any(grouped for *_, grouped in rows):
+        if any(row[5] for row in rows):
             await self._cycling.free_places([row[0] for row in rows])
         await self._cycling.unpark_stale()
         return [Reclaimed(row[0], row[1], row[2], row[3]) for row in rows]

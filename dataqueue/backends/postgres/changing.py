@@ -58,7 +58,9 @@ async def _run(
     prepare = None if len(ids) == 1 else False
     cursor = await backend.write(backend.statements(name), {**parameters, "ids": list(ids)}, prepare=prepare)
     in_other_hands: list[int] = []
-    for job_id, result, has_left, _ in await cursor.fetchall():
+    for job_id, result, has_left, _, *cascade in await cursor.fetchall():
+        if name == "cancel_jobs" and cascade[0]:
+            results |= {other: "cascaded" for other in cascade[0] if other not in results}
         if result is None:
             in_other_hands.append(job_id)
         else:

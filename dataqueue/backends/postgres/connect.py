@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dataqueue.backends.resolve import without_secrets
+from dataqueue.dependencies import no_such_prerequisite
 from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnavailable
 from dataqueue.tls import TLS, as_file
 
@@ -35,6 +36,9 @@ POOL_TIMEOUT = 15.0
 
 READER_TIMEOUT = 4.0
 """The same for a queue that only reads: whoever looks would rather hear at once that nobody answers."""
+
+_NO_PREREQUISITE = "DQ404"
+"""The SQLSTATE that dataqueue_depend() raises."""
 
 _numbers = itertools.count(1)
 
@@ -194,6 +198,10 @@ def store_errors(where: str, *, sent: bool = True, callers: bool = False) -> Gen
             "Check that the server runs and accepts this client."
             + (" An operation that was under way may or may not have taken effect." if sent else "")
         ) from error
+    except psycopg.DatabaseError as error:
+        if error.sqlstate == _NO_PREREQUISITE:
+            raise no_such_prerequisite(error.diag.message_detail or "(unknown)") from error
+        raise
 
 
 def _first_line(error: BaseException) -> str:

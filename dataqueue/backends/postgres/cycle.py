@@ -65,10 +65,13 @@ class Cycling:
                         await _run(conn, statements.claim("lock_limits", size), {"job_types": list(types)})
                         claiming = await _run(conn, statements.claim("claim_limited", size), parameters)
             done: set[int] = set()
+            cascaded: list[int] = []
             for cursor in recording:
-                done.update((await cursor.fetchall())[0][0] or ())
+                leases, cancelled, *_ = (await cursor.fetchall())[0]
+                done.update(leases or ())
+                cascaded += cancelled or ()
             lost: list[Held] = [(item.id, item.lease_id) for item in outcomes if item.lease_id not in done]
-            answer = Cycle([], lost)
+            answer = Cycle([], lost, cascaded=cascaded)
             if promoting is not None:
                 answer.next_due_ms = (await promoting.fetchall())[0][1]
             if settings is None or claiming is None:
@@ -81,7 +84,7 @@ class Cycling:
             if answer.limited:  # nothing was claimed: ask in the other way
                 self._limited[types] = 0
                 second = await self.cycle(worker_id, [], job_types, limit, False)
-                second.lost, second.next_due_ms = answer.lost, answer.next_due_ms
+                second.lost, second.cascaded, second.next_due_ms = answer.lost, answer.cascaded, answer.next_due_ms
                 return second
         else:
             in_other_hands, answer.parked, answer.opens_in_ms = rows[0][:3]

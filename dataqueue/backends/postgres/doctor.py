@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 _OLDEST_SERVER = 140000
 _INDEXES = (
     "dataqueue_ready",
-    "dataqueue_later",
+    "dataqueue_upcoming",
     "dataqueue_parked",
+    "dataqueue_unique",
     "dataqueue_group_running",
     "dataqueue_unfinished",
     "dataqueue_tags",

@@ -19,6 +19,7 @@ def job_from(row: tuple[Any, ...]) -> Job:
         next_attempt_at, started_at, completed_at, last_failed_at, last_retried_at, last_cancelled_at,
         locked_at, locked_by, cancel_requested_at, failure_reason, error_history, pending_reason, timeout_ms,
         tags, idempotency_key, retry_delay, retry_backoff, retry_delay_max, progress, output, group,
+        dead_letter, dead_lettered_at, dead_letter_job_id, depends_on, depends_on_tags, runs_anyway, blocked, unique_key,
     ) = row  # fmt: skip
     return Job(
         id=job_id,
@@ -50,6 +51,14 @@ def job_from(row: tuple[Any, ...]) -> Job:
         retry=RetryPolicy(retry_delay, retry_backoff, retry_delay_max),
         progress=progress,
         output=None if output is None else json.loads(output),
+        dead_letter=dead_letter or None,
+        dead_lettered_at=dead_lettered_at and dead_lettered_at.astimezone(UTC),
+        dead_letter_job_id=dead_letter_job_id,
+        depends_on=tuple(depends_on or ()),
+        depends_on_tags=tuple(depends_on_tags or ()),
+        runs_anyway=runs_anyway,
+        blocked=blocked,
+        unique_key=unique_key,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from dataqueue.backends.base import (
     Claimed,
     Completed,
     Cycle,
+    EndStatus,
     Failed,
     FailedJob,
     Finding,
@@ -36,7 +38,7 @@ from dataqueue.backends.base import (
     WorkerInfo,
     WorkerRecord,
 )
-from dataqueue.backends.redis import changing, doctor, reading, readonly
+from dataqueue.backends.redis import changing, cleaning, doctor, reading, readonly
 from dataqueue.backends.redis.call import AnyClient, Scripts, store_errors
 from dataqueue.backends.redis.connect import Endpoint, endpoint_of_client, endpoint_of_url
 from dataqueue.backends.redis.heart import RedisHeart
@@ -64,11 +66,13 @@ from dataqueue.backends.redis.records import (
     worker_arguments,
     worker_from,
 )
+from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent, JobStatus
 from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobEdit, JobSpec
 from dataqueue.tls import TLS
+from dataqueue.unique import latest_of_replaced
 
 CHUNK = 1000
 """Jobs a script call: more would keep Redis from serving others for too long."""
@@ -161,7 +165,7 @@ class RedisBackend:
         self._refuse_conn(conn)
         added: list[Added] = []
         for start in range(0, len(specs), CHUNK):
-            added += await self._add_chunk(specs[start : start + CHUNK])
+            added += await self._add_chunk(specs[start : start + CHUNK], [job_id for job_id, _ in added])
         return added
 
     def add_sync(self, specs: Sequence[JobSpec], conn: Any) -> list[Added]:
@@ -171,8 +175,11 @@ class RedisBackend:
     async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
         self._refuse_conn(conn)
         # All are checked before the first is stored: a thousand are one change, more are not.
+        before = array("q")
         for chunk in list(_batches(specs)):
-            yield await self._add_chunk(chunk)
+            added = await self._add_chunk(chunk, before)
+            before.extend(job_id for job_id, _ in added)
+            yield added
 
     def _refuse_conn(self, conn: object | None) -> None:
         if conn is not None:
@@ -181,17 +188,57 @@ class RedisBackend:
                 "Nothing was added. Add it after the commit, with an idempotency_key."
             )
 
-    async def _add_chunk(self, specs: Sequence[JobSpec]) -> list[Added]:
+    async def _add_chunk(self, specs: Sequence[JobSpec], before: Sequence[int]) -> list[Added]:
+        """``before``: the ids of the jobs of the same call that were added already."""
         if len(specs) == 1 and (added := await self._add_plain(specs[0])):
             return [(added, True)]
         types: dict[str, int] = {}
-        jobs = [pack_job(spec, types.setdefault(spec.job_type, len(types) + 1)) for spec in specs]
+        jobs: list[bytes] = []
+        specs = latest_of_replaced(specs)
+        for index, spec in enumerate(specs):
+            named, by_tags = await self._prerequisites(specs, index, before)
+            jobs.append(pack_job(spec, types.setdefault(spec.job_type, len(types) + 1), named, by_tags))
         answer = await self.call("add", len(types), *types, *jobs)
         return [(answer[n], bool(answer[n + 1])) for n in range(0, len(answer), 2)]
 
+    async def _prerequisites(
+        self, specs: Sequence[JobSpec], index: int, before: Sequence[int]
+    ) -> tuple[list[int], list[int]]:
+        """What the job at this index waits for, by name and by tags: ids, and positions among ``specs`` as negative
+        numbers."""
+        dependencies = specs[index].dependencies
+        if dependencies is None:
+            return [], []
+        # Of this call's jobs, those before these specs have their ids.
+        named = [
+            number if number > 0 else before[-number - 1] if -number <= len(before) else number + len(before)
+            for number in dependencies.jobs
+        ]
+        by_tags: list[int] = []
+        if tags := set(dependencies.tags):
+            by_tags = [-n - 1 for n, other in enumerate(specs[:index]) if tags <= set(other.tags or ())]
+            by_tags += await self._unfinished_with(dependencies.tags)
+        return named, [number for number in by_tags if number not in named]
+
+    async def _unfinished_with(self, tags: tuple[str, ...]) -> list[int]:
+        where = JobFilter(statuses=("pending", "processing", "waiting", "failed"), tags=tags)
+        found: list[int] = []
+        cursor: int | None = None
+        while page := await self.list_jobs(where, CHUNK, cursor, 0, values=False):
+            found += [job.id for job in page if not job.is_finished]
+            cursor = page[-1].id
+        return found
+
     async def _add_plain(self, spec: JobSpec) -> int:
         """The id of a job without anything special, by a shorter script; 0 if it takes the longer one."""
-        if spec.tags or spec.idempotency_key or spec.group or spec.delay_ms or spec.run_at is not None:
+        if spec != JobSpec(
+            spec.job_type,
+            spec.payload,
+            priority=spec.priority,
+            max_attempts=spec.max_attempts,
+            timeout_ms=spec.timeout_ms,
+            retry=spec.retry,
+        ):
             return 0
         return await self.call("add_one", spec.job_type, inverted(spec.priority), spec.max_attempts, encode_spec(spec))
 
@@ -301,6 +348,16 @@ class RedisBackend:
     async def edit(self, ids: Sequence[int], edit: JobEdit, by: str | None = None) -> dict[int, ChangeResult]:
         return await changing.edit(self, ids, edit, by)
 
+    async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
+        if letter.source_id >= 2**48:
+            return None
+        spec, ids = letter.spec, (pack_id(letter.id), pack_id(letter.source_id))
+        whose = "" if by is None else f', "by": {json.dumps(by)}'
+        answer = await self.call(
+            "redrive", *ids, spec.job_type, changing.by_metadata(by), whose, spec.max_attempts, encode_spec(spec)
+        )
+        return answer or None
+
     async def pause(self, job_type: str | None, by: str | None = None) -> bool:
         return bool(await self.call("pause", job_type or "", json.dumps(by)))
 
@@ -345,6 +402,23 @@ class RedisBackend:
         ]
         return sorted(records, key=lambda record: (record.started_at, record.id))
 
+    # -- cleaning up ------------------------------------------------------------------------------
+
+    def delete_jobs(self, status: EndStatus, before: datetime, limit: int, dry_run: bool = False) -> AsyncIterator[int]:
+        return cleaning.delete_jobs(self, status, before, limit, dry_run)
+
+    def delete_events(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.delete_events(self, before, limit)
+
+    def release_keys(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.release_keys(self, before, limit)
+
+    async def elect(self, role: str, holder: str, seconds: float) -> bool:
+        return bool(await self.call("elect", role, holder, round(seconds * 1000)))
+
+    async def resign(self, role: str, holder: str) -> None:
+        await self.call("resign", role, holder)
+
     # -- workers ----------------------------------------------------------------------------------
 
     async def register_worker(self, worker: WorkerInfo) -> bool:
@@ -366,10 +440,13 @@ class RedisBackend:
     ) -> Cycle:
         metadata = json.dumps({"worker": worker_id})
         accepted = b""
+        gone: list[int] = []
         for start in range(0, len(outcomes) - OUTCOMES, OUTCOMES):
-            accepted += (await self._cycle(worker_id, outcomes[start : start + OUTCOMES], [], 0, False, metadata))[0]
+            part = await self._cycle(worker_id, outcomes[start : start + OUTCOMES], [], 0, False, metadata)
+            accepted += part[0]
+            gone += part[5]
         last = outcomes[len(accepted) :]
-        marks, next_due, opens, limited, parked, *rest = await self._cycle(
+        marks, next_due, opens, limited, parked, cascaded, *rest = await self._cycle(
             worker_id, last, job_types, limit, promote, metadata
         )
         accepted += marks
@@ -388,6 +465,7 @@ class RedisBackend:
             again=parked > 0,
             parked=parked,
             limited=bool(limited),
+            cascaded=[*gone, *cascaded],
         )
 
     async def declare_limits(self, limits: Mapping[str, TypeLimits]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import redis.exceptions as failures
 
 from dataqueue.backends.redis.layout import CHANNEL, lua_prelude
+from dataqueue.dependencies import no_such_prerequisite
 from dataqueue.errors import DataQueueError, ReadOnlyQueue, StoreUnavailable
 
 AnyClient = Any
@@ -102,6 +103,8 @@ def store_errors(where: str) -> Generator[None]:
             f"Redis at {where} cannot be reached or does not take writes now: {reason}.{doubt}"
         ) from error
     except failures.ResponseError as error:
+        if str(error).startswith("NOJOB "):
+            raise no_such_prerequisite(str(error).removeprefix("NOJOB ")) from error
         if "not allowed from read-only scripts" in str(error):
             raise ReadOnlyQueue(where) from error
         if str(error).startswith(_FOR_A_WHILE):

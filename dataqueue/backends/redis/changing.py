@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dataqueue.backends.base import ChangeResult
 from dataqueue.backends.redis.layout import STATUS_CODES, pack_id
@@ -22,13 +22,13 @@ _RESULTS: dict[int, ChangeResult] = {ord("c"): "changed", ord("r"): "requested",
 async def cancel(
     backend: RedisBackend, ids: Sequence[int], by: str | None, statuses: Sequence[JobStatus]
 ) -> dict[int, ChangeResult]:
-    return await _change(backend, "cancel_jobs", ids, _codes(statuses), _by(by))
+    return await _change(backend, "cancel_jobs", ids, _codes(statuses), by_metadata(by))
 
 
 async def retry(
     backend: RedisBackend, ids: Sequence[int], by: str | None, statuses: Sequence[JobStatus], ended: bool
 ) -> dict[int, ChangeResult]:
-    return await _change(backend, "retry_jobs", ids, _codes(statuses), int(ended), _by(by))
+    return await _change(backend, "retry_jobs", ids, _codes(statuses), int(ended), by_metadata(by))
 
 
 async def edit(backend: RedisBackend, ids: Sequence[int], wanted: JobEdit, by: str | None) -> dict[int, ChangeResult]:
@@ -40,9 +40,11 @@ async def _change(backend: RedisBackend, name: str, ids: Sequence[int], *argumen
     results: dict[int, ChangeResult] = dict.fromkeys(ids, "missing")
     possible = [job_id for job_id in ids if 0 < job_id < 2**48]
     if possible:
-        answer: bytes = await backend.call(name, b"".join(map(pack_id, possible)), *arguments)
-        for job_id, letter in zip(possible, answer, strict=True):
+        answer: Any = await backend.call(name, b"".join(map(pack_id, possible)), *arguments)
+        letters, cascaded = cast("tuple[bytes, list[int]]", answer if name == "cancel_jobs" else (answer, []))
+        for job_id, letter in zip(possible, letters, strict=True):
             results[job_id] = _RESULTS.get(letter, "missing")
+        results |= {job_id: "cascaded" for job_id in cascaded if job_id not in results}
     return results
 
 
@@ -65,6 +67,8 @@ def _values(fields: dict[str, Any]) -> dict[str, Any]:
                 values["timeout"] = value
             case "tags":
                 values["tags"] = value
+            case "deadLetterJobType":
+                values["dl"] = value
             case _:
                 place = ("retryDelay", "retryBackoff", "retryDelayMax").index(name) + 1
                 values.setdefault("retry", []).append([place, value])
@@ -75,5 +79,5 @@ def _codes(statuses: Sequence[JobStatus]) -> bytes:
     return bytes(STATUS_CODES[status] for status in statuses)
 
 
-def _by(by: str | None) -> str:
+def by_metadata(by: str | None) -> str:
     return "" if by is None else json.dumps({"by": by})

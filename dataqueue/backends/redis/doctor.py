@@ -156,6 +156,7 @@ async def _cluster(backend: RedisBackend) -> Finding:
 
 _MEND = "Something else has written to these keys, or data was lost. Keep a copy of them and report it."
 _LOOKS = 3
+_UNFINISHED = [STATUS_CODES["pending"], STATUS_CODES["processing"], STATUS_CODES["waiting"]]
 
 Complaint: TypeAlias = tuple[bytes, str]
 """A packed job id (or a whole member that names none), and what is wrong with it."""
@@ -182,7 +183,7 @@ async def examine_deep(backend: RedisBackend, page: int = 500) -> list[Finding]:
     async for entries in _scan(backend, "hscan", "h", page):
         jobs += len(entries)
         await check(partial(_misplaced, backend), entries)
-    for name in ("ix", "rd", "dl", "ls", "gr", "pk", "tg"):
+    for name in ("ix", "rd", "dl", "ls", "gr", "pk", "tg", "uq"):
         async for entries in _scan(backend, "zscan", name, page):
             await check(partial(_ghosts, backend, name), [member for member, _ in entries])
             scored = [member for member, score in entries if score]
@@ -242,13 +243,17 @@ def _members_of(job_id: bytes, head: Head, spec: bytes) -> dict[str, set[bytes]]
         if head.group is not None:
             members["gr"] = {head.group.encode() + b"\0" + job_id}
     retries = status == STATUS_CODES["failed"] and head["next_at"]
-    if head["attempts"] < head["max"] and (status == STATUS_CODES["pending"] or retries):
+    options = decode_spec(spec)[0]
+    if "uq" in options and (retries or status in _UNFINISHED):
+        members["uq"] = {options["uq"].encode() + b"\0" + job_id}
+    blocked = status == STATUS_CODES["pending"] and head.has("blocked")
+    if head["attempts"] < head["max"] and not blocked and (status == STATUS_CODES["pending"] or retries):
         due = pack_int(head["next_at"] or head["run_at"], 6)
         members["rd"] = {number + priority + due + job_id}
         if head.group is not None:
             members["pk"] = {head.group.encode() + b"\0" + number + priority + due + job_id}
         members["dl"] = {due + number + priority + job_id}
-    members["tg"] = {tag.encode() + b"\0" + job_id for tag in decode_spec(spec)[0].get("tags", ())}
+    members["tg"] = {tag.encode() + b"\0" + job_id for tag in options.get("tags", ())}
     return members
 
 
@@ -316,5 +321,5 @@ async def _loose_keys(backend: RedisBackend, pairs: list[tuple[bytes, bytes]]) -
     return {
         (holder, "idempotency key of a job that does not have it")
         for (key, holder), spec in zip(pairs, specs, strict=True)
-        if spec is None or decode_spec(spec)[0].get("key", "").encode() != key
+        if spec is None or (decode_spec(spec)[0].get("key") or "").encode() != key
     }

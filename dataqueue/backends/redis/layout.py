@@ -27,12 +27,17 @@ number is constant; jobs, types and tags are fields and members inside them:
  gl   zset   worker, by how many of a group it lets run
  cf   hash   limits of types (the empty name: the queue): ``p``type → ms and who paused it, ``m``type → most at
              a time, ``r``type → starts and ms of its rate, ``s``type → ms6 count4 of the starts that count
+ dp   zset   prerequisite6 dependent6: who waits for whom, until the prerequisite has ended
+ un   hash   dependent6 → for how many it still waits
+ cq   zset   prerequisite6 root6 and 1 if it ended well: with more dependents than one script call settles
+ uq   zset   unique key NUL id6: the unfinished jobs that have one
+ ul   hash   unique key → id6 of the newest job that has it
  lw   zset   who waits for work, by until when (ms)
  lf   zset   who waits for results, likewise
  sig  (pub/sub channel)
 ====  =====  ===================================================================================
 
-Every score in rd, dl, ix, tg, ls, gr and pk is 0: members are compared as bytes, and numbers are big-endian,
+Every score in rd, dl, ix, tg, ls, gr, pk, dp, cq and uq is 0: members are compared as bytes, and numbers are big-endian,
 so ranges are exact for every priority, millisecond and id. Priorities are stored as 2^31-1-priority.
 """
 
@@ -46,12 +51,12 @@ from dataqueue.backends.base import Outcome
 
 KEYS: Final = (
     "m", "h", "s", "o", "er", "ev", "rd", "dl", "ix", "tg", "id", "ty", "tn", "wk", "wl", "ls", "gr", "pk", "gl", "cf",
-    "lw", "lf",
+    "dp", "un", "cq", "uq", "ul", "lw", "lf",
 )  # fmt: skip
-SORTED_SETS: Final = frozenset({"rd", "dl", "ix", "tg", "wl", "ls", "gr", "pk", "gl", "lw", "lf"})
+SORTED_SETS: Final = frozenset({"rd", "dl", "ix", "tg", "wl", "ls", "gr", "pk", "gl", "dp", "cq", "uq", "lw", "lf"})
 """All other keys are hashes."""
 CHANNEL: Final = "sig"
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 
 STATUS_CODES: Final = {"pending": 1, "processing": 2, "completed": 3, "failed": 4, "cancelled": 5, "waiting": 6}
 REASON_CODES: Final = {None: 0, "timeout": 1, "handler_error": 2, "no_handler": 3, "worker_lost": 4}
@@ -67,7 +72,12 @@ EVENT_CODES: Final = {
     "cancel_requested": 9,
     "prolonged": 10,
     "edited": 11,
+    "unblocked": 12,
+    "redriven": 13,
 }
+FLAGS: Final = {"blocked": 1, "dependants": 2, "dead": 4, "anyway": 8, "unique": 16, "depends": 32}
+"""What is special about a job: it waits for others, others wait for it, it has a dead-letter type, it runs after a
+failed prerequisite too, it has a unique key, it named others or tags to wait for."""
 NO_PROGRESS: Final = 255
 NEVER: Final = 2**48 - 1
 """Later than every time."""
@@ -76,6 +86,7 @@ HEAD: Final = (
     ("status", 1),
     ("reason", 1),
     ("progress", 1),
+    ("flags", 1),
     ("type", 2),
     ("attempts", 2),
     ("max", 2),
@@ -94,6 +105,9 @@ HEAD: Final = (
     ("cancel_req", 6),
 )
 """Fixed fields of a head, in order, with their bytes. Times are milliseconds, 0 for never."""
+
+TIMES: Final = tuple(name for name, size in HEAD if size == 6 and name != "lease")
+"""Those that are times."""
 
 HEAD_BYTES: Final = sum(size for _, size in HEAD)
 _NAMES_AT: Final = HEAD_BYTES + 4
@@ -136,6 +150,9 @@ class Head:
 
     def __getitem__(self, field: str) -> int:
         return int.from_bytes(self.data[_SLICES[field]], "big")
+
+    def has(self, flag: str) -> bool:
+        return bool(self["flags"] & FLAGS[flag])
 
     @property
     def worker(self) -> str | None:
@@ -180,11 +197,13 @@ def lua_prelude(names: Sequence[str]) -> str:
     fields = [name for name, _ in HEAD]
     form = ">" + "".join(f"I{size}" for _, size in HEAD) + "I2I2"
     fresh = {"status": "S_PENDING", "progress": NO_PROGRESS, "type": "type", "max": "max", "prio": "prio"}
-    fresh |= {"run_at": "due", "created": "now", "updated": "now"}
+    fresh |= {"run_at": "due", "created": "now", "updated": "now", "flags": "flags"}
+    flags = "\n".join(f"local F_{name.upper()} = {code}" for name, code in FLAGS.items())
     return f"""
 local CHANNEL = ARGV[1]
 {keys}
 {codes}
+{flags}
 local R_WORKER_LOST = {REASON_CODES["worker_lost"]}
 local NO_PROGRESS = {NO_PROGRESS}
 local NEVER = {NEVER}
@@ -216,9 +235,9 @@ local function encode(h)
 end
 
 -- The head of a job that was just added, with its event.
-local function fresh_head(type, prio, max, due, group)
+local function fresh_head(type, prio, max, due, group, flags, told)
   return struct.pack('{form}', {", ".join(str(fresh.get(name, 0)) for name in fields)}, 0, #group)
-    .. group .. struct.pack('>I1I6I3', E_ADDED, now, 0)
+    .. group .. struct.pack('>I1I6I3', E_ADDED, now, #told) .. told
 end
 
 """

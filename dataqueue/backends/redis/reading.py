@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dataqueue.backends.base import AHEAD_LIMIT, FailedJob, JobFilter, Timing, WorkerRecord, may_go
+from dataqueue.backends.base import AHEAD_LIMIT, UNMET_SHOWN, FailedJob, JobFilter, Timing, WorkerRecord, may_go
 from dataqueue.backends.redis.layout import STATUS_CODES, Head, pack_id, pack_int, unpack_int
 from dataqueue.backends.redis.records import (
     failure_from,
@@ -17,7 +17,7 @@ from dataqueue.backends.redis.records import (
     moment,
     timing_from,
 )
-from dataqueue.jobs import Job
+from dataqueue.jobs import Job, JobStatus
 from dataqueue.limits import LimitState, Rate
 
 if TYPE_CHECKING:
@@ -185,6 +185,10 @@ async def situation(backend: RedisBackend, job: Job, workers: list[WorkerRecord]
     head = Head(data)
     if limit is not None and job.group is not None:
         found["group_running"] = await _running_in(backend, job.group)
+    if job.blocked:
+        found["unmet_count"] = int(await backend.client.hget(backend.key("un"), pack_id(job.id)) or 0)
+        found["unmet"] = await _unmet(backend, job)
+        return found
     due = head["next_at"] or (head["run_at"] if job.status == "pending" else 0)
     if job.attempts >= job.max_attempts or job.status not in ("pending", "failed") or not due:
         return found
@@ -206,6 +210,18 @@ async def situation(backend: RedisBackend, job: Job, workers: list[WorkerRecord]
         found["may_go_ahead"] = may_go(by_group, limit)
         found["ahead_in_group"] = groups[job.group] if job.group is not None else 0
     return found
+
+
+async def _unmet(backend: RedisBackend, job: Job) -> tuple[tuple[int, JobStatus], ...]:
+    """Some of the jobs that it waits for: among those that it names, or that have the tags that it names."""
+    candidates = [*job.depends_on]
+    if job.depends_on_tags:
+        where = JobFilter(tags=job.depends_on_tags)
+        candidates += [other.id for other in await list_jobs(backend, where, _PAGE * 10, job.id, 0, False)]
+    members = [pack_id(candidate) + pack_id(job.id) for candidate in candidates]
+    scores: list[float | None] = await backend.client.zmscore(backend.key("dp"), members) if members else []
+    waited = [candidate for candidate, score in zip(candidates, scores, strict=True) if score is not None]
+    return tuple((other.id, other.status) for other in await backend.load(sorted(set(waited))[:UNMET_SHOWN], False))
 
 
 async def _running_in(backend: RedisBackend, group: str) -> int:

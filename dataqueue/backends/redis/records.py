@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dataqueue.backends.base import Claimed, FailedJob, Timing, WorkerInfo, WorkerRecord
 from dataqueue.backends.redis.layout import (
     EVENT_CODES,
+    FLAGS,
     NEVER,
     NO_PROGRESS,
     REASON_CODES,
@@ -40,6 +42,10 @@ def milliseconds_of(when: datetime) -> int:
     return -(-(when - _EPOCH) // timedelta(milliseconds=1))
 
 
+def floor_ms(when: datetime) -> int:
+    return (when - _EPOCH) // timedelta(milliseconds=1)
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -54,21 +60,44 @@ def encode_spec(spec: JobSpec) -> bytes:
         options["key"] = spec.idempotency_key
     if not spec.retry.is_legacy:
         options["retry"] = [spec.retry.delay, spec.retry.backoff, spec.retry.delay_max]
+    if spec.dead_letter is not None:
+        options["dl"] = spec.dead_letter
+    if spec.unique is not None:
+        options["uq"] = spec.unique.key
+    if spec.dependencies is not None and spec.dependencies.tags:
+        options["ont"] = spec.dependencies.tags
     text = json.dumps(options, separators=(",", ":")) if options else ""
     return f"{text}\n{spec.payload}".encode()
 
 
-_JOB = struct.Struct(">HHIQQH")
+_JOB = struct.Struct(">HBHIQQH")
+_UNIQUE = struct.Struct(">QB")
 
 
-def pack_job(spec: JobSpec, type_index: int) -> bytes:
-    """A new job as one argument of the script: each argument has its price in the client and in Lua."""
+def pack_job(spec: JobSpec, type_index: int, named: Sequence[int] = (), by_tags: Sequence[int] = ()) -> bytes:
+    """A new job as one argument of the script: each argument has its price in the client and in Lua.
+
+    ``named`` and ``by_tags`` are what it waits for: ids, and positions in the same script call as negative numbers (-1
+    is the first).
+    """
     run_at = NEVER if spec.run_at is None else max(0, milliseconds_of(spec.run_at))
-    texts = b""
-    if spec.idempotency_key or spec.group or spec.tags:
-        texts = "\0".join((spec.idempotency_key or "", spec.group or "", *(spec.tags or ()), "")).encode()
-    fixed = _JOB.pack(type_index, spec.max_attempts, inverted(spec.priority), run_at, spec.delay_ms, len(texts))
-    return fixed + texts + encode_spec(spec)
+    texts = more = b""
+    unique = spec.unique
+    if spec.idempotency_key or spec.group or spec.tags or unique:
+        names = (spec.idempotency_key or "", spec.group or "", unique.key if unique else "")
+        texts = "\0".join((*names, *(spec.tags or ()), "")).encode()
+    flags = FLAGS["dead"] if spec.dead_letter is not None else 0
+    if unique is not None:
+        flags |= FLAGS["unique"]
+        more += _UNIQUE.pack(unique.window_ms or 0, unique.replace)
+    if spec.dependencies is not None and spec.dependencies.run_anyway:
+        flags |= FLAGS["anyway"]
+    if named or by_tags:
+        flags |= FLAGS["depends"]
+        several = (*named, *by_tags)
+        more += struct.pack(f">II{len(several)}q", len(named), len(several), *several)
+    fixed = _JOB.pack(type_index, flags, spec.max_attempts, inverted(spec.priority), run_at, spec.delay_ms, len(texts))
+    return fixed + texts + more + encode_spec(spec)
 
 
 def decode_spec(data: bytes) -> tuple[dict[str, Any], str]:
@@ -114,7 +143,24 @@ def job_from(
         retry=RetryPolicy(*options["retry"]) if "retry" in options else RetryPolicy(),
         progress=None if head["progress"] == NO_PROGRESS else head["progress"],
         output=None if output is None else json.loads(output),
+        pending_reason=_cascade(head) if head["flags"] and head["status"] == STATUS_CODES["cancelled"] else None,
+        dead_letter=options.get("dl"),
+        dead_lettered_at=moment(options["dla"]) if "dla" in options else None,
+        dead_letter_job_id=options.get("dli"),
+        depends_on=tuple(options.get("on", ())),
+        depends_on_tags=tuple(options.get("ont", ())),
+        runs_anyway=head.has("anyway"),
+        blocked=head["status"] == STATUS_CODES["pending"] and head.has("blocked"),
+        unique_key=options.get("uq"),
     )
+
+
+def _cascade(head: Head) -> str | None:
+    """Which job's end cancelled this one, as the event says."""
+    kind, _, metadata = (decode_events(head.events) or [(0, 0, b"")])[-1]
+    if kind == EVENT_CODES["cancelled"] and b"dependencyCascade" in metadata:
+        return json.dumps(json.loads(metadata), separators=(",", ":"))
+    return None
 
 
 def _error(line: bytes) -> ErrorEntry:
@@ -186,9 +232,10 @@ def events_from(job_id: int, job_type: str, log: bytes) -> list[JobEvent]:
         told: dict[str, Any] | None = {"jobType": job_type} if name == "added" else None
         if metadata:
             # A failure's type and place are in the error history; the log keeps one text for both.
-            told = {key: value for key, value in json.loads(metadata).items() if key not in ("type", "frame")}
-        for key in ("nextAttemptAt", "until"):
-            if told and key in told:
+            stored = {key: value for key, value in json.loads(metadata).items() if key not in ("type", "frame")}
+            told = {**(told or {}), **stored}
+        for key in ("nextAttemptAt", "until", "runAt"):
+            if told and isinstance(told.get(key), int):
                 told[key] = moment(told[key]).isoformat()
         events.append(JobEvent(number, job_id, name, moment(at), told))
     return events

@@ -5,13 +5,15 @@ WITH given AS MATERIALIZED (
            COALESCE(g.at, now() + COALESCE(g.delay, 0) * interval '1 ms') AS moment
     FROM ROWS FROM (json_to_recordset(%(jobs)s::json) AS (
         t text, p jsonb, pr int, at timestamptz, delay bigint, ma int, ms int, tags text[], k text,
-        rd int, rb boolean, rm int, g text)) WITH ORDINALITY
-        AS g (t, p, pr, at, delay, ma, ms, tags, k, rd, rb, rm, g, ord)
+        rd int, rb boolean, rm int, g text, dl text, u text, b boolean, dt text[], ra boolean)) WITH ORDINALITY
+        AS g (t, p, pr, at, delay, ma, ms, tags, k, rd, rb, rm, g, dl, u, b, dt, ra, ord)
     ORDER BY g.ord
 ), new AS (
     INSERT INTO {schema}.job_queue (id, job_type, payload, priority, run_at, due, max_attempts, timeout_ms, tags,
-                                    idempotency_key, retry_delay, retry_backoff, retry_delay_max, group_id)
-    SELECT id, t, COALESCE(p, 'null'), COALESCE(pr, 0), moment, moment <= now(), COALESCE(ma, 3), ms, tags, k, rd, rb, rm, g
+                                    idempotency_key, retry_delay, retry_backoff, retry_delay_max, group_id, dead_letter_job_type,
+                                    unique_key, blocked, depends_on_tags, run_anyway)
+    SELECT id, t, COALESCE(p, 'null'), COALESCE(pr, 0), moment, moment <= now() AND b IS NULL, COALESCE(ma, 3), ms, tags, k, rd,
+           rb, rm, g, dl, u, COALESCE(b, FALSE), dt, COALESCE(ra, FALSE)
     FROM given ORDER BY ord
     ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id, run_at

@@ -6,11 +6,12 @@ WITH done AS (
         wait_until = NULL, wait_token_id = NULL
     FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[]) AS given (id, lease_id)
     WHERE j.id = given.id AND j.lease_id = given.lease_id
-    RETURNING j.id, given.lease_id
+    RETURNING j.id, given.lease_id, j.has_dependants
 ), logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type) SELECT id, 'cancelled' FROM done
 )
 SELECT (SELECT array_agg(lease_id) FROM done),
+       (SELECT {schema}.dataqueue_resolve(array_agg(id)) FROM done WHERE has_dependants HAVING count(*) > 0),
        (SELECT pg_notify('{channel}', 'finished ' || (SELECT string_agg(id::text, ' ') FROM done))
         WHERE EXISTS (SELECT FROM done)
           AND EXISTS (SELECT FROM {schema}.dataqueue_listeners WHERE topic = 'finished' AND until > now()))

@@ -11,7 +11,7 @@ WITH {chosen}, done AS (
       AND (status IN ('pending', 'waiting')
            OR (status = 'failed' AND next_attempt_at IS NOT NULL)
            OR (status = 'processing' AND lease_id IS NOT NULL))
-    RETURNING id, status, group_id
+    RETURNING id, status, group_id, has_dependants
 ), logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type, metadata)
     SELECT id, CASE done.status WHEN 'cancelled' THEN 'cancelled' ELSE 'cancel_requested' END,
@@ -29,5 +29,7 @@ SELECT known.id,
        CASE WHEN done.status = 'cancelled' THEN 'changed' WHEN done.id IS NOT NULL THEN 'requested'
             WHEN chosen.id IS NOT NULL THEN 'unchanged' END,
        done.group_id IS NOT NULL AND done.status = 'cancelled',
-       (SELECT count(*) FROM told)
+       (SELECT count(*) FROM told),
+       (SELECT {schema}.dataqueue_resolve(array_agg(id ORDER BY id)) FROM done
+        WHERE has_dependants AND status = 'cancelled' HAVING count(*) > 0)
 FROM known LEFT JOIN chosen USING (id) LEFT JOIN done USING (id)

@@ -19,7 +19,7 @@ WITH picked AS MATERIALIZED (
     ) c
     CROSS JOIN LATERAL (
         SELECT 1 FROM {schema}.job_queue r
-        WHERE r.id = c.id AND r.ready_at <= now()
+        WHERE r.id = c.id AND r.ready_at <= now() AND NOT r.blocked
         FOR UPDATE SKIP LOCKED
     ) locked
     WHERE NOT EXISTS (SELECT FROM {schema}.dataqueue_limits

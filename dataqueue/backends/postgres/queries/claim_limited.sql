@@ -57,7 +57,7 @@ WITH most AS MATERIALIZED (
     FROM (SELECT * FROM placed WHERE what = 'goes' ORDER BY priority DESC, ready_at, id) c
     CROSS JOIN LATERAL (
         SELECT 1 FROM {schema}.job_queue r
-        WHERE r.id = c.id AND r.ready_at <= now()
+        WHERE r.id = c.id AND r.ready_at <= now() AND NOT r.blocked
         FOR UPDATE SKIP LOCKED
     ) locked
     LIMIT %(limit)s

@@ -8,10 +8,11 @@ WITH done AS (
         cancel_requested_at = NULL, step_data = NULL, wait_until = NULL, wait_token_id = NULL
     FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[], %(outputs)s::text[]) AS given (id, lease_id, output)
     WHERE j.id = given.id AND j.lease_id = given.lease_id
-    RETURNING j.id, given.lease_id
+    RETURNING j.id, given.lease_id, j.has_dependants
 ), logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type) SELECT id, 'completed' FROM done
 )
 SELECT (SELECT array_agg(lease_id) FROM done),
+       (SELECT {schema}.dataqueue_resolve(array_agg(id)) FROM done WHERE has_dependants HAVING count(*) > 0),
        (SELECT pg_notify('{channel}', 'finished ' || (SELECT string_agg(id::text, ' ') FROM done))
         WHERE EXISTS (SELECT FROM {schema}.dataqueue_listeners WHERE topic = 'finished' AND until > now()))

@@ -10,8 +10,10 @@ SELECT kind, count(*), min(id) FROM (
              THEN 'pending, but not ready at its time' END,
         CASE WHEN status = 'pending' AND attempts >= max_attempts THEN 'pending without an attempt left' END,
         CASE WHEN parked AND (due OR ready_at IS NULL OR group_id IS NULL) THEN 'parked, but not by its group' END,
-        CASE WHEN attempts < 0 OR max_attempts < 1 THEN 'impossible attempts' END,
-        CASE WHEN NOT EXISTS (SELECT FROM {schema}.job_events e WHERE e.job_id = j.id) THEN 'no events' END
+        CASE WHEN blocked AND due THEN 'due, but it waits for others' END,
+        CASE WHEN blocked AND status = 'pending' AND NOT EXISTS (SELECT FROM {schema}.dataqueue_dependencies d WHERE d.dependent_id = j.id)
+             THEN 'it waits for others, but for none' END,
+        CASE WHEN attempts < 0 OR max_attempts < 1 THEN 'impossible attempts' END
     ]) AS kind
     FROM {schema}.job_queue j WHERE status <> 'completed'
 ) found WHERE kind IS NOT NULL GROUP BY kind ORDER BY kind

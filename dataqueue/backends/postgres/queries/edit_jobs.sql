@@ -20,7 +20,8 @@ WITH {chosen}, given AS MATERIALIZED (
         run_at = COALESCE(moment, j.run_at),
         scheduled_at = CASE WHEN moment IS NULL THEN j.scheduled_at END,
         parked = j.parked AND moment IS NULL,
-        due = CASE WHEN moment IS NOT NULL THEN moment <= now()
+        dead_letter_job_type = CASE WHEN c ? 'deadLetterJobType' THEN c->>'deadLetterJobType' ELSE j.dead_letter_job_type END,
+        due = CASE WHEN j.blocked THEN FALSE WHEN moment IS NOT NULL THEN moment <= now()
                    WHEN c ? 'maxAttempts' THEN NOT j.parked AND j.run_at <= now() ELSE j.due END,
         updated_at = now()
     FROM given

@@ -9,7 +9,7 @@ WITH done AS (
         progress = NULL, lease_id = NULL, locked_at = NULL, locked_by = NULL, cancel_requested_at = NULL
     FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[]) AS given (id, lease_id)
     WHERE j.id = given.id AND j.lease_id = given.lease_id
-    RETURNING j.id, given.lease_id, j.status
+    RETURNING j.id, given.lease_id, j.status, j.has_dependants
 ), logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type, metadata)
     SELECT id, CASE status WHEN 'pending' THEN 'released' ELSE status END,
@@ -17,6 +17,7 @@ WITH done AS (
     FROM done
 )
 SELECT (SELECT array_agg(lease_id) FROM done),
+       (SELECT {schema}.dataqueue_resolve(array_agg(id)) FROM done WHERE has_dependants AND status = 'cancelled' HAVING count(*) > 0),
        (SELECT pg_notify('{channel}', 'work')
         WHERE EXISTS (SELECT FROM done)
           AND EXISTS (SELECT FROM {schema}.dataqueue_listeners WHERE topic = 'work' AND until > now()))

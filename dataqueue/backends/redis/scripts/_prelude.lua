@@ -15,20 +15,29 @@ local function parked_member(h, id, due) return h.group .. '\0' .. ready_member(
 
 local function running_member(h, id) return h.group .. '\0' .. id end
 
+local function has(h, flag) return math.floor(h.flags / flag) % 2 == 1 end
+
+local function set_flag(h, flag) if not has(h, flag) then h.flags = h.flags + flag end end
+
+local function clear_flag(h, flag) if has(h, flag) then h.flags = h.flags - flag end end
+
 -- When the job may run next, nil if not by itself. One that came back into the line after it was parked has its place
 -- there by next_at.
 local function due_of(h)
-  if h.attempts >= h.max then return nil end
+  if h.attempts >= h.max or (h.flags > 0 and h.status == S_PENDING and has(h, F_BLOCKED)) then return nil end
   if h.status == S_PENDING then return h.next_at > 0 and h.next_at or h.run_at end
   if h.status == S_FAILED and h.next_at > 0 then return h.next_at end
   return nil
 end
 
 local function log_event(h, id, kind, metadata)
-  h.events = h.events .. struct.pack('>I1I6I3', kind, now, #metadata) .. metadata
-  if #h.events > SPILL then
-    redis.call('HSET', K_ev, id, (redis.call('HGET', K_ev, id) or '') .. h.events)
-    h.events = ''
+  local event = struct.pack('>I1I6I3', kind, now, #metadata) .. metadata
+  if #h.events + #event > SPILL then -- the last one stays, where it is small: it tells of a cascade
+    local kept = #event > SPILL and '' or event
+    redis.call('HSET', K_ev, id, (redis.call('HGET', K_ev, id) or '') .. h.events .. (kept == '' and event or ''))
+    h.events = kept
+  else
+    h.events = h.events .. event
   end
 end
 
@@ -178,6 +187,190 @@ local function heads_of(packed)
     jobs[n] = { id = ids[n], h = data and decode(data) or nil }
   end
   return jobs
+end
+
+local function is_finished(h)
+  return h.status == S_COMPLETED or h.status == S_CANCELLED or (h.status == S_FAILED and h.next_at == 0)
+end
+
+local function options_of(spec)
+  local text = string.match(spec, '^(.-)\n')
+  return text == '' and {} or cjson.decode(text)
+end
+
+-- A job's options (JSON) with one member more, its payload as it was.
+local function with_option(spec, text)
+  local at = string.find(spec, '\n', 1, true)
+  local options = at > 1 and string.sub(spec, 1, at - 2) .. ',' or '{'
+  return options .. text .. '}' .. string.sub(spec, at)
+end
+
+-- The number of a type, which is given one if it is new.
+local function type_number(name)
+  local number = tonumber(redis.call('HGET', K_ty, name))
+  if not number then
+    number = redis.call('HINCRBY', K_m, 'type', 1)
+    redis.call('HSET', K_ty, name, number)
+    redis.call('HSET', K_tn, number, name)
+  end
+  return number
+end
+
+-- ISO 8601 in UTC, of milliseconds since 1970.
+local function iso(ms)
+  local days = math.floor(ms / 86400000) + 719468
+  local era = math.floor(days / 146097)
+  local doe = days - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  local rest = ms % 86400000
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, doy - math.floor((153 * mp + 2) / 5) + 1,
+    math.floor(rest / 3600000), math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
+end
+
+-- A job that has failed for good goes on as a dead letter. ARGV: its head and id, message and reason as JSON. Returns the
+-- number of the new job. flush() puts it into its place.
+local function bury(h, id, message, reason)
+  local spec = redis.call('HGET', K_s, id)
+  local dead_type = options_of(spec).dl
+  local number, dead, name = type_number(dead_type), redis.call('HINCRBY', K_m, 'id', 1), redis.call('HGET', K_tn, h.type)
+  local packed, own = pack6(dead), name_of(id)
+  redis.call('HSET', K_s, id, with_option(spec, string.format('"dla":%.0f,"dli":%.0f', now, dead)))
+  redis.call('HSET', K_s, packed, '\n' .. '{"originalJob": {"id": ' .. own .. ', "jobType": ' .. cjson.encode(name)
+    .. ', "attempts": ' .. h.attempts .. ', "maxAttempts": ' .. h.max .. '}, "originalPayload": '
+    .. string.match(spec, '\n(.*)') .. ', "failure": {"message": ' .. message .. ', "reason": ' .. reason
+    .. ', "failedAt": "' .. iso(now) .. '"}}')
+  local d = { type = number, prio = 2147483647, status = S_PENDING }
+  push(put.h, packed, fresh_head(number, d.prio, 1, now, '', 0,
+    '{"sourceJobId": ' .. own .. ', "sourceJobType": ' .. cjson.encode(name) .. '}'))
+  push(put.ix, 0, index_member(d, packed))
+  push(put.rd, 0, ready_member(d, packed, now))
+  return dead
+end
+
+-- The unique key of a job is free again, or taken again.
+local function unique_member(spec, id) return options_of(spec).uq .. '\0' .. id end
+
+local function release_unique(h, id)
+  if has(h, F_UNIQUE) then redis.call('ZREM', K_uq, unique_member(redis.call('HGET', K_s, id), id)) end
+end
+
+-- These jobs have ended, and their heads are stored: whoever waited for the last of them may run, or is cancelled with all
+-- that wait for it. So many at a time; what is left is settled by later calls. Returns what was cancelled, and whether
+-- there is work.
+local function resolve(ended, roots, wells)
+  local budget, cancelled, wake = 2000, {}, false
+  while #ended > 0 do
+    local touched, order, following, their_roots = {}, {}, {}, {}
+    for n, id in ipairs(ended) do
+      local root = roots and roots[n] or id
+      local well = wells and wells[n]
+      if not wells then
+        local data = redis.call('HGET', K_h, id)
+        well = not data or decode(data).status == S_COMPLETED
+      end
+      local members = budget > 0
+        and redis.call('ZRANGEBYLEX', K_dp, '[' .. id, '[' .. id .. string.rep('\255', 6), 'LIMIT', 0, budget) or {}
+      if #members == budget then redis.call('ZADD', K_cq, 0, id .. root .. (well and '1' or '0')) end
+      budget = budget - #members
+      for _, member in ipairs(members) do
+        local dependent = string.sub(member, 7)
+        local t = touched[dependent]
+        if not t then
+          t = { met = 0 }
+          touched[dependent] = t
+          order[#order + 1] = dependent
+        end
+        t.met = t.met + 1
+        if not well and not t.root then t.root = root end
+      end
+      in_pieces('ZREM', K_dp, members)
+    end
+    table.sort(order)
+    local ready = {}
+    for _, id in ipairs(order) do
+      local t, data = touched[id], redis.call('HGET', K_h, id)
+      local left = redis.call('HINCRBY', K_un, id, -t.met)
+      if left <= 0 then redis.call('HDEL', K_un, id) end
+      local h = data and decode(data)
+      if h and h.status == S_PENDING and has(h, F_BLOCKED) then
+        if t.root and not has(h, F_ANYWAY) then
+          unlink(h, id)
+          h.status, h.cancelled = S_CANCELLED, now
+          log_event(h, id, E_CANCELLED, '{"rootJobId": ' .. name_of(t.root) .. ', "dependencyCascade": true}')
+          link(h, id)
+          release_unique(h, id)
+          cancelled[#cancelled + 1] = id
+          if has(h, F_DEPENDANTS) then
+            following[#following + 1] = id
+            their_roots[#their_roots + 1] = t.root
+          end
+        elseif left <= 0 then
+          clear_flag(h, F_BLOCKED)
+          log_event(h, id, E_UNBLOCKED, '')
+          link(h, id)
+          wake = true
+        end
+      end
+    end
+    flush()
+    ended, roots, wells = following, their_roots, nil
+  end
+  tell_finished(cancelled)
+  return cancelled, wake
+end
+
+-- Go on where resolve() had to stop.
+local function resume_resolving()
+  local first = redis.call('ZRANGE', K_cq, 0, 0)[1]
+  if not first then return false end
+  redis.call('ZREM', K_cq, first)
+  local _, wake = resolve({ string.sub(first, 1, 6) }, { string.sub(first, 7, 12) }, { string.sub(first, 13) == '1' })
+  return wake
+end
+
+-- Let a job that is there already be waited for. Nothing if it has ended well, or gone.
+local function wait_for(prerequisite, id)
+  local data = redis.call('HGET', K_h, prerequisite)
+  local p = data and decode(data)
+  if not p or p.status == S_COMPLETED or redis.call('ZADD', K_dp, 0, prerequisite .. id) == 0 then return end
+  redis.call('HINCRBY', K_un, id, 1)
+  if not has(p, F_DEPENDANTS) then
+    set_flag(p, F_DEPENDANTS)
+    redis.call('HSET', K_h, prerequisite, encode(p))
+  end
+  return is_finished(p)
+end
+
+-- Run a finished job again, now: at least one more attempt is granted. When flush() has stored it, wait_again().
+local function run_again(h, id, told)
+  unlink(h, id)
+  h.status, h.run_at, h.max = S_PENDING, now, math.max(h.max, h.attempts + 1)
+  h.next_at, h.reason, h.completed, h.progress, h.retried = 0, 0, 0, NO_PROGRESS, now
+  clear_flag(h, F_BLOCKED)
+  redis.call('HDEL', K_o, id)
+  log_event(h, id, E_RETRIED, told)
+  if has(h, F_UNIQUE) then redis.call('ZADD', K_uq, 0, unique_member(redis.call('HGET', K_s, id), id)) end
+  link(h, id)
+end
+
+-- A job that was run again waits for those it names that may still end well, and for whom it waits already.
+local function wait_again(id)
+  for _, number in ipairs(options_of(redis.call('HGET', K_s, id)).on or {}) do
+    local prerequisite = pack6(number)
+    local data = redis.call('HGET', K_h, prerequisite)
+    if data and not is_finished(decode(data)) then wait_for(prerequisite, id) end
+  end
+  if redis.call('HGET', K_un, id) then
+    local h = decode(redis.call('HGET', K_h, id))
+    unlink(h, id)
+    set_flag(h, F_BLOCKED)
+    link(h, id)
+    flush()
+  end
 end
 
 local function is_held(h, lease) return h and h.status == S_PROCESSING and h.lease == lease end

@@ -9,7 +9,7 @@ local number = tonumber(redis.call('HGET', K_ty, ARGV[2]))
 if not number then return 0 end
 local job = redis.call('HINCRBY', K_m, 'id', 1)
 local id, h = pack6(job), { type = number, prio = tonumber(ARGV[3]), status = S_PENDING }
-redis.call('HSET', K_h, id, fresh_head(number, h.prio, tonumber(ARGV[4]), now, ''))
+redis.call('HSET', K_h, id, fresh_head(number, h.prio, tonumber(ARGV[4]), now, '', 0, ''))
 redis.call('HSET', K_s, id, ARGV[5])
 redis.call('ZADD', K_ix, 0, index_member(h, id))
 redis.call('ZADD', K_rd, 0, ready_member(h, id, now))

@@ -1,16 +1,19 @@
 #!lua flags=allow-oom
--- KEYS m h s o er ev rd dl ix ty wl ls gr pk gl cf lw lf
+-- KEYS m h s o er ev rd dl ix ty tn wl ls gr pk gl cf dp un cq uq lw lf
 -- Record outcomes, then promote and claim. ARGV: channel, worker, limit, promote (0/1), metadata of 'processing',
 -- a letter for each outcome, id6 lease6 of each, number of claimable types, their names, and three details for each
 -- outcome but P, a completion without output.
 -- Returns accepted (a string of 0 and 1), ms until the next due job or -1, ms until a used-up rate opens or -1, whether
--- limits decide about these types, how many were parked, and id6, head, spec of each claimed job.
+-- limits decide about these types, how many were parked, the jobs that were cancelled since one they wait for ended badly,
+-- and id6, head, spec of each claimed job.
 local bad = probe()
 if bad then return bad end
 local worker, limit, promote, metadata = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
 local kinds, held, last_type = ARGV[6], ARGV[7], 8 + tonumber(ARGV[8])
-local accepted, finished, outputs, no_outputs, wake, freed = {}, {}, {}, {}, false, {}
+local accepted, finished, outputs, no_outputs, wake, freed, ended = {}, {}, {}, {}, false, {}, {}
 local configured = redis.call('HLEN', K_cf) > 0
+
+local cascaded = {}
 
 local function settle(h, id, kind, a, b, c)
   unlink(h, id)
@@ -31,7 +34,14 @@ local function settle(h, id, kind, a, b, c)
     elseif kind == 'F' then
       h.status, h.next_at = S_FAILED, a ~= '' and now + tonumber(a) or 0
       local told = b -- JSON, with one more field if there is more to tell
-      if h.next_at > 0 then told = string.sub(b, 1, -2) .. string.format(', "nextAttemptAt": %.0f}', h.next_at) end
+      if h.next_at > 0 then
+        told = string.sub(b, 1, -2) .. string.format(', "nextAttemptAt": %.0f}', h.next_at)
+      elseif has(h, F_DEAD) then
+        local entry = cjson.decode(b)
+        local dead = bury(h, id, cjson.encode(entry.message), cjson.encode(entry.failureReason))
+        told = string.sub(b, 1, -2) .. string.format(', "deadLetterJobId": %.0f}', dead)
+        wake = true
+      end
       log_event(h, id, E_FAILED, told)
     else
       h.status, h.next_at = S_PENDING, 0
@@ -39,7 +49,13 @@ local function settle(h, id, kind, a, b, c)
       wake = true
     end
   end
-  if h.status ~= S_PENDING and h.next_at == 0 then finished[#finished + 1] = id end
+  if h.status ~= S_PENDING and h.next_at == 0 then
+    finished[#finished + 1] = id
+    if h.flags > 0 then
+      release_unique(h, id)
+      if has(h, F_DEPENDANTS) then ended[#ended + 1] = id end
+    end
+  end
   if h.group ~= '' then freed[h.group] = (freed[h.group] or 0) + 1 end
   release_lease(h)
   link(h, id)
@@ -62,6 +78,11 @@ if #kinds > 0 then
   in_pieces('HSET', K_o, outputs)
   in_pieces('HDEL', K_o, no_outputs)
   flush()
+  if #ended > 0 then
+    local gone, work = resolve(ended)
+    for n, id in ipairs(gone) do gone[n] = (struct.unpack('>I6', id)) end
+    cascaded, wake = gone, wake or work
+  end
   for group, places in pairs(freed) do
     if free_places(group, places) then wake = true end
   end
@@ -71,6 +92,7 @@ end
 
 local next_due = -1
 if promote then
+  if resume_resolving() then wake = true end
   -- Members begin with the due time, so what has fallen due stands first. In pieces, and not for ever.
   for _ = 1, 5 do
     local due = redis.call('ZRANGEBYLEX', K_dl, '-', '[' .. pack6(now) .. string.rep('\255', 12), 'LIMIT', 0, 1000)
@@ -183,7 +205,7 @@ end
 if #lines > 1 then
   for _, line in ipairs(lines) do look(line) end
 end
-local answer = { table.concat(accepted), next_due, -1, limited and 1 or 0, 0 }
+local answer = { table.concat(accepted), next_due, -1, limited and 1 or 0, 0, cascaded }
 local left, lease, old_outputs, parked, running = limit, nil, {}, 0, {}
 for _ = 1, #lines > 0 and 1000 or 0 do -- more than once only where members were left of jobs that are gone, or parked
   local picked, ids = pick(left), {}

@@ -19,8 +19,9 @@ end
 local function edited(id, spec)
   local at = string.find(spec, '\n', 1, true)
   local text, rest = string.sub(spec, 1, at - 1), payload ~= '' and payload or string.sub(spec, at + 1)
-  if new.timeout == nil and new.tags == nil and new.retry == nil then return text .. '\n' .. rest end
+  if new.timeout == nil and new.tags == nil and new.retry == nil and new.dl == nil then return text .. '\n' .. rest end
   local options = text ~= '' and cjson.decode(text) or {}
+  if new.dl ~= nil then options.dl = value_of(new.dl) end
   if new.timeout ~= nil then options.timeout = value_of(new.timeout) end
   if new.tags ~= nil then
     for _, tag in ipairs(options.tags or {}) do old_tags[#old_tags + 1] = tag .. '\0' .. id end
@@ -44,6 +45,7 @@ for n, job in ipairs(heads_of(ARGV[2])) do
     unlink(h, id)
     h.prio, h.max = new.prio or h.prio, new.max and math.max(new.max, h.attempts + 1) or h.max
     if moment then h.run_at, h.next_at = moment, 0 end
+    if new.dl == cjson.null then clear_flag(h, F_DEAD) elseif new.dl then set_flag(h, F_DEAD) end
     push(specs, id, edited(id, spec))
     log_event(h, id, E_EDITED, ARGV[5])
     link(h, id, parked)

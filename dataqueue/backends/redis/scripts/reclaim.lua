@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- KEYS m h o er ev rd dl ix tn wk wl ls gr pk gl lw lf
+-- KEYS m h s o er ev rd dl ix ty tn wk wl ls gr pk gl dp un cq uq lw lf
 -- Take jobs back from workers whose lease is over. The attempt counts; the last one fails the job. A job that
 -- was claimed after that is left for one lease more: its worker was frozen and is about to renew its own.
 -- ARGV: channel, limit. Returns id6, type name, worker and status of each.
 local bad = probe()
 if bad then return bad end
-local left, answer, finished, no_outputs, wake, freed = tonumber(ARGV[2]), {}, {}, {}, false, {}
+local left, answer, finished, no_outputs, wake, freed, ended = tonumber(ARGV[2]), {}, {}, {}, false, {}, {}
 
 local function take_back(member, worker, ends, lease)
   local id = string.sub(member, -6)
@@ -20,7 +20,8 @@ local function take_back(member, worker, ends, lease)
   local metadata = cjson.encode({ worker = worker })
   h.next_at = 0
   no_outputs[#no_outputs + 1] = id
-  add_error(id, cjson.encode({ message = 'Worker ' .. worker .. ' was lost during attempt ' .. h.attempts }))
+  local message = cjson.encode('Worker ' .. worker .. ' was lost during attempt ' .. h.attempts)
+  add_error(id, '{"message": ' .. message .. '}')
   if h.cancel_req > 0 then
     h.status, h.cancelled = S_CANCELLED, now
     log_event(h, id, E_CANCELLED, metadata)
@@ -30,9 +31,18 @@ local function take_back(member, worker, ends, lease)
     wake = true
   else
     h.status, h.failed, h.reason = S_FAILED, now, R_WORKER_LOST
-    log_event(h, id, E_FAILED, cjson.encode({ worker = worker, failureReason = 'worker_lost' }))
+    local told = { worker = worker, failureReason = 'worker_lost' }
+    if has(h, F_DEAD) then
+      told.deadLetterJobId = bury(h, id, message, '"worker_lost"')
+      wake = true
+    end
+    log_event(h, id, E_FAILED, cjson.encode(told))
   end
-  if h.status ~= S_PENDING then finished[#finished + 1] = id end
+  if h.status ~= S_PENDING then
+    finished[#finished + 1] = id
+    release_unique(h, id)
+    if has(h, F_DEPENDANTS) then ended[#ended + 1] = id end
+  end
   if h.group ~= '' then freed[h.group] = (freed[h.group] or 0) + 1 end
   release_lease(h)
   link(h, id)
@@ -57,6 +67,11 @@ while left > 0 do
 end
 in_pieces('HDEL', K_o, no_outputs)
 flush()
+if #ended > 0 then
+  local _, work = resolve(ended)
+  wake = wake or work
+end
+if resume_resolving() then wake = true end
 for group, places in pairs(freed) do
   if free_places(group, places) then wake = true end
 end
