@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from dataqueue.worker.context import JobContext, SyncJobContext
     from dataqueue.worker.options import ProcessorOptions
     from dataqueue.worker.processor import DrainResult, Processor
+    from dataqueue.worker.supervisor import Supervisor, SupervisorOptions, SupervisorResult
 
 _WHERE = {
     "definitions": ("JobDefinition",),
@@ -89,6 +90,7 @@ _WHERE = {
     "worker.context": ("JobContext", "SyncJobContext"),
     "worker.options": ("ProcessorOptions",),
     "worker.processor": ("DrainResult", "Processor"),
+    "worker.supervisor": ("Supervisor", "SupervisorOptions", "SupervisorResult"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -137,6 +139,9 @@ __all__ = [
     "ResultTimeout",
     "SchemaError",
     "StoreUnavailable",
+    "Supervisor",
+    "SupervisorOptions",
+    "SupervisorResult",
     "SyncJobContext",
     "SyncJobHandle",
     "SyncJobQueue",

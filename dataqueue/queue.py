@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from dataqueue.backends.base import Added, Backend
-from dataqueue.changing import ChangingQueue
+from dataqueue.cleaning import CleaningQueue
 from dataqueue.definitions import AnyHandler, Handler, JobDefinition
 from dataqueue.dependencies import chained, check_position
 from dataqueue.errors import ConfigError, InvalidJob
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dataqueue.worker.context import JobContext, SyncJobContext
     from dataqueue.worker.options import ProcessorOptions
     from dataqueue.worker.processor import Processor
+    from dataqueue.worker.supervisor import Supervisor, SupervisorOptions
 
     Conn = AsyncConnection[Any] | Connection[Any]
 
@@ -39,7 +40,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-class JobQueue(ChangingQueue):
+class JobQueue(CleaningQueue):
     """A queue of jobs in a store.
 
     Make one with :meth:`from_url`, at module level if you like: it connects on first use, belongs to
@@ -248,6 +249,22 @@ class JobQueue(ChangingQueue):
             handler = function.handler if isinstance(function, JobDefinition) else Handler(function, repr(name))
             chosen[check_job_type(name)] = handler
         return Processor(self, chosen, **options)
+
+    def create_supervisor(self, **options: Unpack[SupervisorOptions]) -> Supervisor:
+        """What keeps this queue tidy, in this process: it takes lost jobs back and deletes old ones.
+
+        ``dataqueue worker`` runs one by itself; a processor of yours does not. Any number of them may run: of those in
+        the background one works at a time.
+
+        Args:
+            options: see :class:`dataqueue.SupervisorOptions`.
+
+        Raises:
+            ConfigError: an option is unknown or out of its range.
+        """
+        from dataqueue.worker.supervisor import Supervisor
+
+        return Supervisor(self, **options)
 
     # -- hooks --------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from dataqueue.backends.base import ChangeResult, Finding, Stats, WorkerRecord
+from dataqueue.backends.base import ChangeResult, EndStatus, Finding, Stats, WorkerRecord
 from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
 from dataqueue.definitions import AnyHandler, JobDefinition
 from dataqueue.dependencies import chained
@@ -32,6 +32,7 @@ from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStat
 from dataqueue.limits import LimitState
 from dataqueue.options import DefinitionOptions, JobChanges, JobOptions, NewJob
 from dataqueue.queue import JobQueue
+from dataqueue.tasks import running_loop
 from dataqueue.tls import TLS
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from dataqueue.failures import FailureSummary
     from dataqueue.status import QueueStatus
     from dataqueue.worker.context import JobContext, SyncJobContext
+    from dataqueue.worker.supervisor import Supervisor, SupervisorOptions, SupervisorResult
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -94,6 +96,13 @@ class SyncJobQueue:
         )
         return sync
 
+    @classmethod
+    def over(cls, queue: JobQueue) -> SyncJobQueue:
+        """The blocking side of a JobQueue that is there already."""
+        sync = cls.__new__(cls)
+        sync._set_up(queue)
+        return sync
+
     def _set_up(self, queue: JobQueue) -> None:
         self.queue = queue
         self._lock = threading.Lock()
@@ -105,7 +114,7 @@ class SyncJobQueue:
         loop = self.queue.open_on()
         if loop is not None:
             # On our portal's loop; or, in a worker, on the worker's, which a handler's thread can ask.
-            if loop is _running_loop():
+            if loop is running_loop():
                 raise WrongLoop(
                     "A SyncJobQueue was used on the event loop that works it: it would wait for itself. "
                     "Use its async side there: await sync_queue.queue.add_job(…)."
@@ -338,6 +347,38 @@ class SyncJobQueue:
         """See :meth:`dataqueue.JobQueue.retry_all_failed_jobs`."""
         return self.run(lambda: self.queue.retry_all_failed_jobs(dry_run=dry_run, by=by, **filters))
 
+    # -- cleaning up --------------------------------------------------------------------------------
+
+    def reclaim_stuck_jobs(self) -> int:
+        """See :meth:`dataqueue.JobQueue.reclaim_stuck_jobs`."""
+        return self.run(self.queue.reclaim_stuck_jobs)
+
+    def cleanup_old_jobs(
+        self,
+        older_than: timedelta = timedelta(days=30),
+        *,
+        status: EndStatus | Iterable[EndStatus] = "completed",
+        batch_size: int = 1000,
+        dry_run: bool = False,
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.cleanup_old_jobs`."""
+        return self.run(
+            lambda: self.queue.cleanup_old_jobs(older_than, status=status, batch_size=batch_size, dry_run=dry_run)
+        )
+
+    def cleanup_old_job_events(self, older_than: timedelta = timedelta(days=90), *, batch_size: int = 1000) -> int:
+        """See :meth:`dataqueue.JobQueue.cleanup_old_job_events`."""
+        return self.run(lambda: self.queue.cleanup_old_job_events(older_than, batch_size=batch_size))
+
+    def release_idempotency_keys(self, older_than: timedelta, *, batch_size: int = 1000) -> int:
+        """See :meth:`dataqueue.JobQueue.release_idempotency_keys`."""
+        return self.run(lambda: self.queue.release_idempotency_keys(older_than, batch_size=batch_size))
+
+    def create_supervisor(self, **options: Unpack[SupervisorOptions]) -> SyncSupervisor:
+        """See :meth:`dataqueue.JobQueue.create_supervisor`. In the background it is ``dataqueue worker`` or
+        ``dataqueue supervisor`` that runs one."""
+        return SyncSupervisor(self, self.queue.create_supervisor(**options))
+
     # -- hooks --------------------------------------------------------------------------------------
 
     def on(self, name: HookName, listener: Listener) -> None:
@@ -355,6 +396,18 @@ class SyncJobQueue:
     def remove_all_listeners(self, name: HookName | None = None) -> None:
         """See :meth:`dataqueue.JobQueue.remove_all_listeners`."""
         self.queue.remove_all_listeners(name)
+
+
+class SyncSupervisor:
+    """A :class:`dataqueue.Supervisor` that runs when it is told to."""
+
+    def __init__(self, sync: SyncJobQueue, supervisor: Supervisor) -> None:
+        self._sync = sync
+        self._supervisor = supervisor
+
+    def start(self) -> SupervisorResult:
+        """See :meth:`dataqueue.Supervisor.start`."""
+        return self._sync.run(self._supervisor.start)
 
 
 class SyncJobHandle(Generic[R]):
@@ -488,13 +541,6 @@ class _SyncJobDecorator:
     def __call__(self, function: Callable[[P], R], /) -> SyncJobDefinition[P, R]: ...
     def __call__(self, function: AnyHandler, /) -> SyncJobDefinition[Any, Any]:
         return SyncJobDefinition(self._sync, self._sync.queue.define(function, self._name, self._options))
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _start_portal() -> BlockingPortal:

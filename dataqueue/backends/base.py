@@ -264,6 +264,8 @@ ChangeResult = Literal["changed", "requested", "unchanged", "missing", "cascaded
 
 CANCELLABLE: tuple[JobStatus, ...] = ("pending", "waiting", "failed", "processing")
 RETRYABLE: tuple[JobStatus, ...] = ("failed", "cancelled")
+EndStatus = Literal["completed", "failed", "cancelled"]
+"""A state in which a job may be finished; a failed one is if no retry is due."""
 MOST_CHANGES = 500
 """Jobs that people change with one statement or script."""
 
@@ -464,6 +466,35 @@ class Backend(Protocol):
 
     async def sample_finished(self, job_type: str | None, limit: int) -> list[Timing]:
         """About ``limit`` of the jobs that ended last. A sample: some may be missing, none is made up."""
+        ...
+
+    # -- what a supervisor needs ----------------------------------------------------------------
+
+    def delete_jobs(self, status: EndStatus, before: datetime, limit: int, dry_run: bool = False) -> AsyncIterator[int]:
+        """Delete finished jobs of this status that ended by then, with all that belongs to them, lowest id first.
+
+        In bounded steps, each one change of at most ``limit`` jobs; yields how many after each. Jobs that somebody has
+        in hand are left. ``dry_run``: only count.
+        """
+        ...
+
+    def delete_events(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        """Delete recorded events from before then of jobs that there are, likewise: about ``limit`` in each step."""
+        ...
+
+    def release_keys(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        """Free the idempotency keys of finished jobs that ended by then, likewise."""
+        ...
+
+    async def elect(self, role: str, holder: str, seconds: float) -> bool:
+        """Let ``holder`` have a role for so long, if it is free, or its own, or its holder's time is over.
+
+        Returns whether it has it now. Whoever has it calls this again in time, to keep it.
+        """
+        ...
+
+    async def resign(self, role: str, holder: str) -> None:
+        """Give the role up, if it is the holder's."""
         ...
 
     # -- what a worker needs --------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -87,6 +88,9 @@ HELD = {"ids": list(range(FIRST_RUNNING, FIRST_RUNNING + 100)), "leases": list(r
 FAILED = {"messages": ["m"] * 100, "reasons": ["handler_error"] * 100, "retries": [1000] * 100}
 FAILED |= {"error_types": ["ValueError"] * 100, "frames": ["a.py:1 f"] * 100}
 ONE = {"id": FIRST_RUNNING, "lease_id": 1}
+BY = {"by": "ada"}
+MANY = {"ids": list(range(FINISHED + 1, FINISHED + 501))}
+CHANGES = '{"priority": 7, "delayMs": 60000, "tags": ["a"]}'
 NEW = {"job_type": "t", "payload": "1", "priority": 0, "run_at": None, "delay_ms": 0, "max_attempts": 3}
 NEW |= {
     "timeout_ms": None,
@@ -97,6 +101,8 @@ NEW |= {
     "group": None,
     "dead_letter": None,
 }
+OLD: dict[str, Any] = {"before": datetime(2999, 1, 1, tzinfo=UTC), "limit": 1000, "dry_run": False}
+NONE = {"before": datetime(1999, 1, 1, tzinfo=UTC)}
 WORKER = {
     "id": "worker-1",
     "host": "h",
@@ -139,13 +145,33 @@ CASES = [
     Case("set progress", SQL("set_progress"), {**ONE, "percent": 5}, {PKEY}, 1, 40),
     Case("prolong", SQL("prolong"), {**ONE, "ms": 1000}, {PKEY}, 1, 40),
     Case("set output", SQL("set_output"), {**ONE, "output": "5"}, {PKEY}, 1, 40),
-    Case("cancel", SQL("cancel_jobs"), {"ids": [FINISHED + 1], "by": "ada", "statuses": ["pending"]}, {PKEY}, 3, 80),
-    Case("retry", SQL("retry_jobs"), {"ids": [1], "ended": False, "by": "ada", "statuses": ["failed"]}, {PKEY}, 3, 80),
+    Case("cancel", SQL("cancel_jobs"), {**BY, "ids": [FINISHED + 1], "statuses": ["pending"]}, {PKEY}, 4, 80),
+    Case("retry", SQL("retry_jobs"), {**BY, "ids": [1], "statuses": ["failed"], "ended": False}, {PKEY}, 4, 80),
+    Case("edit", SQL("edit_jobs"), {**BY, "ids": [FINISHED + 1], "changes": CHANGES}, {PKEY}, 4, 80),
+    # Each row is looked up, locked, and looked up again to be changed; each change enters every index.
+    Case("cancel 500", SQL("cancel_jobs"), {**BY, **MANY, "statuses": ["pending"]}, {PKEY}, 1_600, 20_000, prepared=False),
+    Case("retry 500", SQL("retry_jobs"), {**BY, "ids": list(range(1, 501)), "statuses": ["failed"], "ended": True}, {PKEY},
+         1_600, 20_000, prepared=False),
+    Case("edit 500", SQL("edit_jobs"), {**BY, **MANY, "changes": CHANGES}, {PKEY}, 1_600, 20_000, prepared=False),
     Case("add", SQL("add_job_once"), {**NEW, "idempotency_key": "new"}, {KEYS}, 1, 60),
     Case("add, key taken", SQL("add_job_once"), {**NEW, "idempotency_key": "key-10"}, {KEYS}, 1, 60),
     Case("add 1000", SQL("add_jobs"), {"jobs": json.dumps([{"t": "t", "p": n, "k": f"key-{n}"} for n in range(1000)])},
          set(), 0, 30_000),
     Case("find keys", SQL("find_keys"), {"keys": [f"key-{n}" for n in range(100)]}, {KEYS}, 100, 600),
+    # A page of 5,000 rows, and for each that goes its own pages and those of its events.
+    Case("delete 1000 completed", SQL("delete_completed"), {**OLD, "status": "completed", "after": 50_000}, {PKEY}, 7_000, 30_000,
+         prepared=False),
+    Case("delete 1000 completed, none old", SQL("delete_completed"), {**OLD, **NONE, "status": "completed", "after": 50_000},
+         {PKEY}, 5_000, 300, prepared=False),
+    Case("delete 1000 failed", SQL("delete_ended"), {**OLD, "status": "failed", "after": 0}, {UNFINISHED, PKEY}, 7_000, 30_000,
+         prepared=False),
+    Case("delete 1000 failed, none old", SQL("delete_ended"), {**OLD, **NONE, "status": "failed", "after": 10_000},
+         {UNFINISHED, PKEY}, 5_000, 6_000, prepared=False),
+    Case("delete 1000 events", SQL("delete_events"), {**OLD, "after_job": 1_000, "after_event": 0}, {EVENTS, PKEY}, 7_000, 12_000,
+         prepared=False),
+    Case("release 1000 keys", SQL("release_keys"), {**OLD, "after": "key-2"}, {KEYS, PKEY}, 7_000, 40_000, prepared=False),
+    Case("elect", SQL("elect"), {"role": "r", "holder": "h", "seconds": 30}, set(), 1, 20),
+    Case("resign", SQL("resign"), {"role": "r", "holder": "h"}, set(), 1, 20),
     Case("list events", SQL("list_events"), {"job_id": 1000}, {EVENTS}, 2, 10),
     Case("register worker", SQL("register_worker"), {**WORKER, "lease_seconds": 30}, {UNFINISHED}, RUNNING + 300, 700),
     Case("list workers", SQL("list_workers"), {}, {UNFINISHED}, RUNNING + 300, 700),

@@ -22,6 +22,7 @@ from dataqueue.backends.base import (
     Added,
     ChangeResult,
     Cycle,
+    EndStatus,
     FailedJob,
     Finding,
     Heart,
@@ -38,7 +39,7 @@ from dataqueue.backends.base import (
     WorkerRecord,
     may_go,
 )
-from dataqueue.backends.postgres import adding, changing, doctor, migrate
+from dataqueue.backends.postgres import adding, changing, cleaning, doctor, migrate
 from dataqueue.backends.postgres.connect import (
     POOL_TIMEOUT,
     READER_TIMEOUT,
@@ -520,6 +521,24 @@ class PostgresBackend:
     async def doctor(self, deep: bool = False) -> list[Finding]:
         findings = await doctor.examine(self)
         return [*findings, *await doctor.examine_deep(self)] if deep else findings
+
+    # -- cleaning up ------------------------------------------------------------------------------
+
+    def delete_jobs(self, status: EndStatus, before: datetime, limit: int, dry_run: bool = False) -> AsyncIterator[int]:
+        return cleaning.delete_jobs(self, status, before, limit, dry_run)
+
+    def delete_events(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.delete_events(self, before, limit)
+
+    def release_keys(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.release_keys(self, before, limit)
+
+    async def elect(self, role: str, holder: str, seconds: float) -> bool:
+        parameters = {"role": role, "holder": holder, "seconds": seconds}
+        return (await self.write(self.statements("elect"), parameters)).rowcount == 1
+
+    async def resign(self, role: str, holder: str) -> None:
+        await self.write(self.statements("resign"), {"role": role, "holder": holder})
 
     # -- workers ----------------------------------------------------------------------------------
 

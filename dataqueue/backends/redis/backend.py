@@ -21,6 +21,7 @@ from dataqueue.backends.base import (
     Claimed,
     Completed,
     Cycle,
+    EndStatus,
     Failed,
     FailedJob,
     Finding,
@@ -37,7 +38,7 @@ from dataqueue.backends.base import (
     WorkerInfo,
     WorkerRecord,
 )
-from dataqueue.backends.redis import changing, doctor, reading, readonly
+from dataqueue.backends.redis import changing, cleaning, doctor, reading, readonly
 from dataqueue.backends.redis.call import AnyClient, Scripts, store_errors
 from dataqueue.backends.redis.connect import Endpoint, endpoint_of_client, endpoint_of_url
 from dataqueue.backends.redis.heart import RedisHeart
@@ -400,6 +401,23 @@ class RedisBackend:
             if answers[2 * n] is not None
         ]
         return sorted(records, key=lambda record: (record.started_at, record.id))
+
+    # -- cleaning up ------------------------------------------------------------------------------
+
+    def delete_jobs(self, status: EndStatus, before: datetime, limit: int, dry_run: bool = False) -> AsyncIterator[int]:
+        return cleaning.delete_jobs(self, status, before, limit, dry_run)
+
+    def delete_events(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.delete_events(self, before, limit)
+
+    def release_keys(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.release_keys(self, before, limit)
+
+    async def elect(self, role: str, holder: str, seconds: float) -> bool:
+        return bool(await self.call("elect", role, holder, round(seconds * 1000)))
+
+    async def resign(self, role: str, holder: str) -> None:
+        await self.call("resign", role, holder)
 
     # -- workers ----------------------------------------------------------------------------------
 

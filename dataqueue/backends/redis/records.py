@@ -42,6 +42,10 @@ def milliseconds_of(when: datetime) -> int:
     return -(-(when - _EPOCH) // timedelta(milliseconds=1))
 
 
+def floor_ms(when: datetime) -> int:
+    return (when - _EPOCH) // timedelta(milliseconds=1)
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
