@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import dataqueue
-from dataqueue.cli import demo, docs, explain, init, inspect, install, jobs, limits, mcp, migrate, worker
+from dataqueue.cli import demo, docs, explain, init, inspect, install, jobs, limits, mcp, migrate, supervisor, worker
 
 __all__ = ["app", "main"]
 
@@ -49,6 +49,8 @@ app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.command("migrate")(migrate.migrate)
 app.command("worker")(worker.worker)
+app.command("supervisor")(supervisor.supervisor)
+app.command("cleanup")(supervisor.cleanup)
 app.add_typer(jobs.app, name="jobs")
 app.command("stats")(inspect.stats)
 app.command("status")(explain.status)
