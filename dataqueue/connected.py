@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from dataqueue.backends.base import Backend
@@ -21,6 +22,7 @@ from dataqueue.errors import ConfigError, ReadOnlyQueue, WrongLoop
 from dataqueue.events import HookEmitter
 from dataqueue.options import check_integer
 from dataqueue.signals import SignalHub
+from dataqueue.tasks import end_tasks, running_loop
 from dataqueue.tls import TLS
 from dataqueue.waiting import FinishWatch
 
@@ -97,13 +99,15 @@ class ConnectedQueue:
         return queue
 
     def _set_up(self, create: Callable[[], Backend], *, by_url: bool = False) -> None:
-        self._create_backend = create
-        self._by_url = by_url
+        self._create_backend: Callable[[], Backend] = create
+        self._by_url: bool = by_url
         self._backend: Backend | None = None
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._opening: asyncio.Lock | None = None
         self._open = False
         self._pid = os.getpid()
+        self._ends_with_loop: bool = False
+        self._guard: asyncio.Task[None] | None = None
         self._watch: FinishWatch | None = None
         self._hub: SignalHub | None = None
         self.hooks = HookEmitter()
@@ -150,6 +154,8 @@ class ConnectedQueue:
             if not self._open:
                 await self.backend.open()
                 self._open = True
+                if self._ends_with_loop:
+                    self._guard = loop.create_task(self._close_with_loop(), name="dataqueue's end")
         return self.backend
 
     def _bind(self, loop: asyncio.AbstractEventLoop, bound: asyncio.AbstractEventLoop | None) -> None:
@@ -177,7 +183,7 @@ class ConnectedQueue:
             for task in asyncio.all_tasks(loop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined] # nothing was forgotten: they cannot be ended
         self._backend = None
-        self._watch = self._hub = None
+        self._watch = self._hub = self._guard = None
         self._open = False
         self._loop = None
 
@@ -195,6 +201,9 @@ class ConnectedQueue:
             raise WrongLoop("This queue is open on another event loop that still runs. Close it there.")
         await self.hooks.finish(LISTENER_SECONDS)
         self._open = False
+        guard, self._guard = self._guard, None
+        if guard is not asyncio.current_task():
+            await end_tasks(guard)
         if self._watch is not None:
             watch, self._watch = self._watch, None
             await watch.close()
@@ -202,6 +211,56 @@ class ConnectedQueue:
             hub, self._hub = self._hub, None
             await hub.close()
         await self.backend.close()
+
+    def close_from_outside(self) -> None:
+        """Close it from code that no event loop runs, whatever loop it is open on (for :mod:`dataqueue.testing`: the
+        loops of tests stand still, or are gone, when a fixture ends).
+
+        Raises:
+            WrongLoop: called on the loop that it is open on.
+        """
+        loop = self._loop() if self._loop is not None else None
+        if not self._open:
+            return
+        if loop is None or loop.is_closed() or self._pid != os.getpid():
+            self.abandon()
+        elif loop is running_loop():
+            raise WrongLoop("This queue is open on the event loop that runs here. Use: await queue.close()")
+        elif loop.is_running():
+            asyncio.run_coroutine_threadsafe(self.close(), loop).result()
+        else:
+            loop.run_until_complete(self.close())
+
+    async def _close_with_loop(self) -> None:
+        """Whoever ends a loop in an orderly manner cancels what is left on it, and waits for it."""
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if self._guard is asyncio.current_task():
+                await self.close()
+            raise
+
+    @contextmanager
+    def redirected(self, url: str) -> Generator[None]:
+        """While inside, the queue uses the store of ``url``, whatever it was made for, and closes with the loop that it
+        is open on (for :mod:`dataqueue.testing`). It must be closed at both ends.
+        """
+        if self._open:
+            raise ConfigError("The queue is open on another store. Close it first.")
+
+        def create() -> Backend:
+            return create_backend(url, schema=None, tls=None, pool_size=DEFAULT_POOL_SIZE)
+
+        before = self._create_backend, self._by_url, self._ends_with_loop
+        self._create_backend, self._by_url, self._ends_with_loop = create, True, True
+        self._backend = None
+        try:
+            yield
+        finally:
+            if self._open:
+                self.abandon()
+            self._backend = None
+            self._create_backend, self._by_url, self._ends_with_loop = before
 
     async def __aenter__(self) -> Self:
         await self.open()

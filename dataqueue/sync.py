@@ -32,6 +32,7 @@ from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStat
 from dataqueue.limits import LimitState
 from dataqueue.options import DefinitionOptions, JobChanges, JobOptions, NewJob
 from dataqueue.queue import JobQueue
+from dataqueue.tasks import running_loop
 from dataqueue.tls import TLS
 
 if TYPE_CHECKING:
@@ -95,6 +96,13 @@ class SyncJobQueue:
         )
         return sync
 
+    @classmethod
+    def over(cls, queue: JobQueue) -> SyncJobQueue:
+        """The blocking side of a JobQueue that is there already."""
+        sync = cls.__new__(cls)
+        sync._set_up(queue)
+        return sync
+
     def _set_up(self, queue: JobQueue) -> None:
         self.queue = queue
         self._lock = threading.Lock()
@@ -106,7 +114,7 @@ class SyncJobQueue:
         loop = self.queue.open_on()
         if loop is not None:
             # On our portal's loop; or, in a worker, on the worker's, which a handler's thread can ask.
-            if loop is _running_loop():
+            if loop is running_loop():
                 raise WrongLoop(
                     "A SyncJobQueue was used on the event loop that works it: it would wait for itself. "
                     "Use its async side there: await sync_queue.queue.add_job(…)."
@@ -533,13 +541,6 @@ class _SyncJobDecorator:
     def __call__(self, function: Callable[[P], R], /) -> SyncJobDefinition[P, R]: ...
     def __call__(self, function: AnyHandler, /) -> SyncJobDefinition[Any, Any]:
         return SyncJobDefinition(self._sync, self._sync.queue.define(function, self._name, self._options))
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _start_portal() -> BlockingPortal:

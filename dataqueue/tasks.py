@@ -1,4 +1,4 @@
-"""Ending tasks."""
+"""Small helps with tasks and loops."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
         for task in ended:
             if not task.cancelled():
                 task.exception()  # it was told to end: how it took that interests nobody
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, cast
 
 from dataqueue.mcp_server import safety, view
-from dataqueue.mcp_server.queue_tools import ONE, JobId, Names, Tags, answers, check_sought, has_shown_error
+from dataqueue.mcp_server.queue_tools import ONE, Names, Tags, answers, check_sought, has_shown_error
 from dataqueue.mcp_server.safety import Reply, one_line
 from dataqueue.mcp_server.server import Server, write_hints
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
@@ -30,9 +30,9 @@ MOST_IDS = 50
 MOST_MATCHES = 1000
 
 Ids = Annotated[list[int] | None, Field(max_length=MOST_IDS, description="these jobs; or a filter")]
-Expected = Annotated[int | None, Field(ge=0, description="how many jobs must match; required with a filter")]
-DryRun = Annotated[bool, Field(description="only show what would be done")]
-Confirm = Annotated[bool, Field(description="a person agreed (for clients that cannot ask)")]
+Expected = Annotated[int | None, Field(ge=0, description="how many must match; required with a filter")]
+DryRun = Annotated[bool, Field(description="only show it")]
+Confirm = Annotated[bool, Field(description="a person agreed")]
 
 
 class Approval(BaseModel):
@@ -293,7 +293,7 @@ def register(server: Server) -> None:
         edit: Annotated[Edit, Resolve(to_edit)],
         approval: Annotated[ElicitationResult[Approval], Resolve(agree_to_edit)],
         ctx: Context[Any, Any],
-        job_id: JobId,
+        job_id: Annotated[int, Field(ge=1)],
         changes: Annotated[
             dict[str, Any],
             Field(
@@ -303,7 +303,7 @@ def register(server: Server) -> None:
         dry_run: DryRun = True,
         confirm: Confirm = False,
     ) -> str:
-        """Change one pending job; what is left out stays. The payload is not checked against the handler's model."""
+        """Change one pending job; the payload is not checked against the handler's model."""
         answer = Reply(options.max_output)
         if edit.job.status != "pending":
             answer.say(f"Job {job_id} is {edit.job.status}: only pending jobs can be changed. Nothing was done.")

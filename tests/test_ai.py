@@ -27,7 +27,8 @@ from ruamel.yaml import YAML
 
 import dataqueue
 import dataqueue.cli
-from dataqueue import Job, JobContext, JobQueue, SyncJobContext, SyncJobQueue
+import dataqueue.testing.plugin
+from dataqueue import DependsOn, Job, JobContext, JobQueue, SyncJobContext, SyncJobQueue, Unique
 from dataqueue.definitions import JobDefinition
 from dataqueue.explain import Explanation, Reason
 from dataqueue.failures import FailureGroup, FailureSummary
@@ -35,6 +36,7 @@ from dataqueue.jobs import STATUSES, AddedJobs, ErrorEntry, FailureReason, JobEv
 from dataqueue.limits import LimitState, Rate
 from dataqueue.options import DefinitionOptions, JobOptions
 from dataqueue.status import QueueStatus
+from dataqueue.testing import Drained
 from dataqueue.worker.options import ProcessorOptions
 from dataqueue.worker.processor import DrainResult, Processor
 
@@ -50,7 +52,7 @@ NOT_OURS = {"delay()", "apply_async", "step"}
 FOREIGN = set(
     """BackgroundTasks CancelledError TypedDict app app_context asyncio asyncpg atomic balance close_old_connections
     connection datetime db django finished flow gather gunicorn jobs key number on_commit order paid pg_stat_activity
-    pk preload psycopg psycopg2 pytest requests setup shop sleep timedelta transaction tries user queue time pip install flask false valid py payload""".split()  # noqa: SIM905
+    pk preload psycopg psycopg2 pytest requests setup shop sleep timedelta transaction tries user queue time pip install flask false valid py payload store valkey TestClient""".split()  # noqa: SIM905
 )
 
 
@@ -171,14 +173,15 @@ async def vocabulary() -> set[str]:
         prompts = (await client.list_prompts()).prompts
     parameters = {name for tool in tools for name in tool.input_schema["properties"]}
     return {
-        *dataqueue.__all__,
+        *dataqueue.__all__, *dataqueue.testing.__all__, *members(Drained), *vars(dataqueue.testing.plugin),
         *inspect.signature(JobQueue.from_url).parameters, *members(JobQueue, SyncJobQueue, JobHandle, Job, JobContext, SyncJobContext, JobDefinition, Processor),
         *members(AddedJobs, JobPage, JobEvent, ErrorEntry, Explanation, Reason, QueueStatus, DrainResult),
-        *members(FailureGroup, FailureSummary, DefinitionOptions, JobOptions, ProcessorOptions, Rate, LimitState),
+        *members(FailureGroup, FailureSummary, DefinitionOptions, JobOptions, ProcessorOptions, Rate, LimitState, Unique, DependsOn),
         *STATUSES, *get_args(FailureReason), *quoted, *parameters,
         *(tool.name for tool in tools), *(prompt.name for prompt in prompts),
         *(word for path in commands() for word in path),
-        *dir(builtins), *keyword.kwlist, *FOREIGN, "dataqueue", "conn", "embedded", "ctx", "add",
+        *dir(builtins), *keyword.kwlist, *FOREIGN, "dataqueue", "conn", "embedded", "ctx", "add", "testing",
+        "dataqueue_store",
     }  # fmt: skip
 
 

@@ -12,7 +12,17 @@ from typing import TypedDict, assert_type
 import psycopg
 from pydantic import BaseModel
 
-from dataqueue import JobContext, JobQueue, NewJob, SyncJobContext, SyncJobQueue
+from dataqueue import Job, JobContext, JobQueue, NewJob, SyncJobContext, SyncJobQueue
+from dataqueue.testing import (
+    Drained,
+    advance_clock,
+    assert_enqueued,
+    assert_not_enqueued,
+    blocking,
+    bound,
+    drain,
+    enqueued,
+)
 
 
 class SendEmail(BaseModel):
@@ -98,3 +108,23 @@ def use_sync() -> None:
     with psycopg.connect("") as conn:
         report.add(Resize("a.png"), conn=conn)
     report.add(SendEmail(to="a", subject="b"))  # pyright: ignore[reportArgumentType]
+
+
+async def use_testing() -> None:
+    assert_type(await drain(queue, raise_on_error=True, concurrency=1), Drained)
+    assert_type(await assert_enqueued(queue, send_email, payload=SendEmail(to="a", subject="b"), count=1), list[Job])
+    assert_type(await enqueued(queue, "send_email", tags=["welcome"], status="pending"), list[Job])
+    await assert_not_enqueued(queue, resize)
+    await advance_clock(queue, timedelta(days=1), hours=2)
+    drain(queue)  # pyright: ignore[reportUnusedCoroutine]
+    assert_enqueued(queue, report)  # pyright: ignore[reportUnusedCoroutine]
+    await drain(queue, concurency=1)  # pyright: ignore[reportCallIssue]
+
+
+def use_testing_sync(dataqueue_url: str) -> None:
+    with bound(sync_queue, dataqueue_url) as bound_queue:
+        assert_type(bound_queue, SyncJobQueue)
+    assert_type(drain(sync_queue), Drained)
+    assert_type(drain(blocking(queue)).completed, list[Job])
+    assert_type(assert_enqueued(sync_queue, report), list[Job])
+    advance_clock(sync_queue, days=1)

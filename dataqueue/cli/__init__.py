@@ -14,7 +14,22 @@ from typing import Annotated
 import typer
 
 import dataqueue
-from dataqueue.cli import demo, docs, explain, init, inspect, install, jobs, limits, mcp, migrate, supervisor, worker
+from dataqueue.cli import (
+    changing,
+    demo,
+    docs,
+    explain,
+    init,
+    inspect,
+    install,
+    jobs,
+    limits,
+    mcp,
+    migrate,
+    redrive,
+    supervisor,
+    worker,
+)
 
 __all__ = ["app", "main"]
 
@@ -51,6 +66,10 @@ app.command("migrate")(migrate.migrate)
 app.command("worker")(worker.worker)
 app.command("supervisor")(supervisor.supervisor)
 app.command("cleanup")(supervisor.cleanup)
+jobs.app.command("edit")(changing.edit)
+jobs.app.command("retry")(changing.retry)
+jobs.app.command("cancel")(changing.cancel)
+jobs.app.command("redrive")(redrive.redrive)
 app.add_typer(jobs.app, name="jobs")
 app.command("stats")(inspect.stats)
 app.command("status")(explain.status)

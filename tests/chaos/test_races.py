@@ -200,6 +200,7 @@ class HandWorker:
             except StoreUnavailable as error:
                 assert isinstance(error.__cause__, psycopg.errors.DeadlockDetected), error
                 self.book.deadlocks += 1
+                print(error.__cause__)
                 continue
             for outcome in outcomes:
                 if (outcome.id, outcome.lease_id) in cycle.lost:
@@ -243,23 +244,25 @@ def _info(name: str, lease: float) -> WorkerInfo:
 
 
 async def disturb(queue: JobQueue, book: Book, chance: random.Random, over: asyncio.Event) -> None:
-    """Somebody who cancels what others wait for, and runs again what has ended."""
+    """Somebody who cancels what others wait for, and runs again what has ended; several at a time, in any order."""
     while not over.is_set():
         await asyncio.sleep(chance.choice((0, 0.005, 0.02)))
-        for job_id in book.recent(chance, 1):
-            if chance.random() < 0.3:
-                book.cancelled.add(job_id)
-                await queue.cancel_job(job_id)
-            else:
-                book.retried.add(job_id)
-                book.retried.update(job.id for job in await ended_badly(queue, chance))
-                for number in sorted(book.retried, key=lambda _: chance.random())[:3]:
-                    await queue.retry_job(number)
-
-
-async def ended_badly(queue: JobQueue, chance: random.Random) -> list[Job]:
-    found = await queue.get_jobs(status=["failed", "cancelled"], limit=20)
-    return chance.sample(found, min(2, len(found)))
+        chosen = book.recent(chance, chance.choice((1, 1, 5)))
+        match chance.choice(("cancel", "retry", "retry failed", "edit")):
+            case "cancel":
+                book.cancelled.update(chosen)
+                await queue.cancel_jobs(chosen)
+            case "retry":
+                book.retried.update(chosen)
+                await queue.retry_jobs(chosen)
+            case "retry failed":
+                found = await queue.get_jobs(status=["failed", "cancelled"], limit=20)
+                ids = [job.id for job in chance.sample(found, min(3, len(found)))]
+                book.retried.update(ids)
+                await queue.retry_jobs(ids)
+            case _:
+                for job_id in chosen:
+                    await queue.edit_job(job_id, priority=chance.randint(-5, 5))
 
 
 async def rescue(queue: JobQueue, over: asyncio.Event) -> None:
@@ -423,4 +426,4 @@ async def test_dependencies_under_load_for_long(
     make_queue: Callable[..., JobQueue], store_url: str, tmp_path: Path
 ) -> None:
     with fleet(store_url, tmp_path, LEASE) as workers:
-        await campaign(make_queue, store_url, workers, draw_seed(long=True), rounds=400, kills=20)
+        await campaign(make_queue, store_url, workers, draw_seed(long=True), rounds=150, kills=20)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from dataqueue import BatchRef, DependsOn, NewJob, Unique
-from dataqueue.backends.base import Cancelled, Completed, Failed, Held, Outcome, Released
+from dataqueue.backends.base import Cancelled, ChangeResult, Completed, Failed, Held, Outcome, Released
+from dataqueue.options import JobChanges
 
 
 class Moment(NamedTuple):
@@ -135,11 +137,10 @@ class Model:
             return max((job.id for job in own if not job.finished), default=None)
         pending = max((job.id for job in own if job.status == "pending"), default=None)
         if pending is not None:
-            self.jobs[pending].payload, self.jobs[pending].run_at = new.payload, self._moment(new)
+            self.jobs[pending].payload, self.jobs[pending].run_at = new.payload, self._moment(new.options.get("delay"))
         return pending
 
-    def _moment(self, new: NewJob) -> Moment:
-        delay = new.options.get("delay")
+    def _moment(self, delay: timedelta | None) -> Moment:
         return Moment(int(delay.total_seconds() // 3600) if delay else 0, self.tick)
 
     def _made(self, job_id: int, new: NewJob, ids: Sequence[int]) -> Known:
@@ -152,7 +153,7 @@ class Model:
             id=job_id,
             job_type=new.job_type,
             payload=new.payload,
-            run_at=self._moment(new),
+            run_at=self._moment(options.get("delay")),
             priority=options.get("priority", 0),
             max_attempts=options.get("max_attempts", 3),
             tags=frozenset(options.get("tags") or ()),
@@ -174,24 +175,42 @@ class Model:
         job.blocked = any(dependent == job.id for _, dependent in self.waits)
         return [number for number in unmet if self.jobs[number].finished]
 
-    def cancel(self, job_id: int) -> bool:
-        job = self.jobs[job_id]
-        if job.finished:
-            return False
-        if job.status == "processing":
-            job.asked = True
-        else:
-            self._cancelled(job)
-            self._ended([job_id])
-        return True
+    def cancel(self, job_ids: Sequence[int]) -> dict[int, ChangeResult]:
+        told: dict[int, ChangeResult] = {}
+        for job in map(self.jobs.__getitem__, job_ids):
+            if job.finished:
+                told[job.id] = "unchanged"
+            elif job.status == "processing":
+                job.asked, told[job.id] = True, "requested"
+            else:
+                self._cancelled(job)
+                told[job.id] = "changed"
+        self._ended(job_id for job_id in job_ids if told[job_id] == "changed")
+        return told
 
-    def retry(self, job_id: int, force: bool) -> bool:
+    def retry(self, job_ids: Sequence[int], force: bool) -> dict[int, ChangeResult]:
+        """All are pending again before it is seen who of them waits for another."""
+        again = [self.jobs[job_id] for job_id in job_ids]
+        again = [job for job in again if job.status in ("failed", "cancelled", *(("completed",) if force else ()))]
+        for job in again:
+            job.status, job.run_at, job.next_at, job.roots = "pending", self.now, None, frozenset()
+            job.max_attempts = max(job.max_attempts, job.attempts + 1)
+        for job in again:
+            self._wait(job, [number for number in job.named if not self.jobs[number].finished])
+        return {job_id: "changed" if self.jobs[job_id] in again else "unchanged" for job_id in job_ids}
+
+    def edit(self, job_id: int, changes: JobChanges) -> bool:
         job = self.jobs[job_id]
-        if job.status not in ("failed", "cancelled", *(("completed",) if force else ())):
+        if job.status != "pending":
             return False
-        job.status, job.run_at, job.next_at, job.roots = "pending", self.now, None, frozenset()
-        job.max_attempts = max(job.max_attempts, job.attempts + 1)
-        self._wait(job, [number for number in job.named if not self.jobs[number].finished])
+        job.payload = changes.get("payload", job.payload)
+        job.priority = changes.get("priority") or job.priority
+        if "max_attempts" in changes:
+            job.max_attempts = max(changes["max_attempts"], job.attempts + 1)
+        if "tags" in changes:
+            job.tags = frozenset(changes["tags"] or ())
+        if "delay" in changes:
+            job.run_at = self._moment(changes["delay"])
         return True
 
     # -- workers ----------------------------------------------------------------------------------

@@ -150,19 +150,44 @@ class DependenciesMachine(RuleBasedStateMachine):
             told.append(NewJob("a", n, {"depends_on": before}))
         self.model.add(told, [(handle.id, handle.created) for handle in handles])
 
-    @rule(data=st.data())
-    def cancel(self, data: Data) -> None:
-        job_id = self.some_job(data)
+    @rule(data=st.data(), count=st.sampled_from((1, 1, 2, 4)))
+    def cancel(self, data: Data, count: int) -> None:
+        chosen = self.some_jobs(data, count)
         self.step()
-        assert self.run(self.queue.cancel_job(job_id)) == self.model.cancel(job_id)
+        if count == 1:
+            (told,) = self.model.cancel(chosen).values()
+            assert self.run(self.queue.cancel_job(chosen[0])) == (told != "unchanged")
+        else:
+            assert self.run(self.queue.cancel_jobs(chosen)) == self.model.cancel(chosen)
 
-    @precondition(lambda self: self.model.of("failed", "cancelled", "completed"))
-    @rule(data=st.data(), force=st.booleans())
-    def retry(self, data: Data, force: bool) -> None:
-        ended = self.model.of("failed", "cancelled", "completed")
-        job_id = data.draw(st.sampled_from(ended), "job")
+    @rule(data=st.data(), count=st.sampled_from((1, 1, 2, 4)), force=st.booleans())
+    def retry(self, data: Data, count: int, force: bool) -> None:
+        ended = self.model.of("failed", "cancelled") + self.model.of("completed") * force
+        chosen = self.some_jobs(data, count, ended or list(self.model.jobs))
         self.step()
-        assert self.run(self.queue.retry_job(job_id, force=force)) == self.model.retry(job_id, force)
+        if count == 1:
+            (told,) = self.model.retry(chosen, force).values()
+            assert self.run(self.queue.retry_job(chosen[0], force=force)) == (told == "changed")
+        else:
+            assert self.run(self.queue.retry_jobs(chosen, force=force)) == self.model.retry(chosen, force)
+
+    @rule(
+        data=st.data(),
+        changes=st.fixed_dictionaries(
+            {},
+            optional={
+                "payload": st.integers(0, 99),
+                "priority": st.sampled_from((1, -1)),
+                "delay": st.sampled_from((timedelta(0), timedelta(hours=2))),
+                "tags": st.lists(st.sampled_from(TAGS), min_size=1, max_size=2),
+                "max_attempts": st.integers(1, 3),
+            },
+        ).filter(bool),
+    )
+    def edit(self, data: Data, changes: Any) -> None:
+        (chosen,) = self.some_jobs(data, 1)
+        self.step()
+        assert self.run(self.queue.edit_job(chosen, **changes)) == self.model.edit(chosen, changes)
 
     # -- workers ----------------------------------------------------------------------------------
 
@@ -327,21 +352,22 @@ class DependenciesMachine(RuleBasedStateMachine):
                 late = [job for job in self.model.unfinished() if not job.blocked]
                 assert late, "they wait for each other"
                 self.step()
-                assert self.run(self.queue.cancel_job(late[0].id)) and self.model.cancel(late[0].id)
+                assert self.run(self.queue.cancel_jobs([late[0].id])) == self.model.cancel([late[0].id])
             self.the_store_is_as_the_model()
         assert self.model.waits == set()
         for finding in self.run(self.queue.doctor(deep=True)):
             assert finding.level != "error", finding
 
-    def some_job(self, data: Data) -> int:
-        """Rather one that has not ended, or that others wait for."""
-        weighed = [*self.model.jobs, *(job.id for job in self.model.unfinished()), *(p for p, _ in self.model.waits)]
-        return data.draw(st.sampled_from(sorted(weighed)), "job")
+    def some_jobs(self, data: Data, count: int, among: list[int] | None = None) -> list[int]:
+        """Rather those that have not ended, or that others wait for."""
+        if among is None:
+            among = [*self.model.jobs, *(job.id for job in self.model.unfinished()), *(p for p, _ in self.model.waits)]
+        return data.draw(st.lists(st.sampled_from(sorted(among)), min_size=1, max_size=count, unique=True), "jobs")
 
 
 @pytest.mark.timeout(600)  # finding the shortest history of a failure takes its time
 def test_random_histories_of_dependencies(store_url: str) -> None:
-    run_histories(DependenciesMachine, store_url, 30, 30, 20261124)
+    run_histories(DependenciesMachine, store_url, 12, 30, 20261124)
 
 
 @pytest.mark.chaos

@@ -88,6 +88,9 @@ HELD = {"ids": list(range(FIRST_RUNNING, FIRST_RUNNING + 100)), "leases": list(r
 FAILED = {"messages": ["m"] * 100, "reasons": ["handler_error"] * 100, "retries": [1000] * 100}
 FAILED |= {"error_types": ["ValueError"] * 100, "frames": ["a.py:1 f"] * 100}
 ONE = {"id": FIRST_RUNNING, "lease_id": 1}
+BY = {"by": "ada"}
+MANY = {"ids": list(range(FINISHED + 1, FINISHED + 501))}
+CHANGES = '{"priority": 7, "delayMs": 60000, "tags": ["a"]}'
 NEW = {"job_type": "t", "payload": "1", "priority": 0, "run_at": None, "delay_ms": 0, "max_attempts": 3}
 NEW |= {
     "timeout_ms": None,
@@ -142,8 +145,14 @@ CASES = [
     Case("set progress", SQL("set_progress"), {**ONE, "percent": 5}, {PKEY}, 1, 40),
     Case("prolong", SQL("prolong"), {**ONE, "ms": 1000}, {PKEY}, 1, 40),
     Case("set output", SQL("set_output"), {**ONE, "output": "5"}, {PKEY}, 1, 40),
-    Case("cancel", SQL("cancel_jobs"), {"ids": [FINISHED + 1], "by": "ada", "statuses": ["pending"]}, {PKEY}, 3, 80),
-    Case("retry", SQL("retry_jobs"), {"ids": [1], "ended": False, "by": "ada", "statuses": ["failed"]}, {PKEY}, 3, 80),
+    Case("cancel", SQL("cancel_jobs"), {**BY, "ids": [FINISHED + 1], "statuses": ["pending"]}, {PKEY}, 4, 80),
+    Case("retry", SQL("retry_jobs"), {**BY, "ids": [1], "statuses": ["failed"], "ended": False}, {PKEY}, 4, 80),
+    Case("edit", SQL("edit_jobs"), {**BY, "ids": [FINISHED + 1], "changes": CHANGES}, {PKEY}, 4, 80),
+    # Each row is looked up, locked, and looked up again to be changed; each change enters every index.
+    Case("cancel 500", SQL("cancel_jobs"), {**BY, **MANY, "statuses": ["pending"]}, {PKEY}, 1_600, 20_000, prepared=False),
+    Case("retry 500", SQL("retry_jobs"), {**BY, "ids": list(range(1, 501)), "statuses": ["failed"], "ended": True}, {PKEY},
+         1_600, 20_000, prepared=False),
+    Case("edit 500", SQL("edit_jobs"), {**BY, **MANY, "changes": CHANGES}, {PKEY}, 1_600, 20_000, prepared=False),
     Case("add", SQL("add_job_once"), {**NEW, "idempotency_key": "new"}, {KEYS}, 1, 60),
     Case("add, key taken", SQL("add_job_once"), {**NEW, "idempotency_key": "key-10"}, {KEYS}, 1, 60),
     Case("add 1000", SQL("add_jobs"), {"jobs": json.dumps([{"t": "t", "p": n, "k": f"key-{n}"} for n in range(1000)])},

@@ -285,8 +285,8 @@ class PostgresBackend:
     # -- jobs -------------------------------------------------------------------------------------
 
     async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
-        if conn is None and len(specs) <= adding.CHUNK and adding.is_one_statement(specs):
-            return await self._on_some_connection(lambda own: self._run_steps(own, specs), _UNDONE)
+        if conn is None and len(specs) <= adding.CHUNK:
+            return await self._on_some_connection(lambda own: self._run_transaction(own, specs), _UNDONE)
         return [item async for chunk in self.add_stream(specs, conn) for item in chunk]
 
     async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
@@ -299,8 +299,8 @@ class PostgresBackend:
                 itertools.chain(first, itertools.chain.from_iterable(chunks)), cast("Connection[Any]", conn)
             )
             return
-        if conn is None and len(first) < adding.CHUNK and adding.is_one_statement(first):
-            yield await self._on_some_connection(lambda own: self._run_steps(own, first), _UNDONE)
+        if conn is None and len(first) < adding.CHUNK:
+            yield await self._on_some_connection(lambda own: self._run_transaction(own, first), _UNDONE)
             return
         async with self._adding_connection(conn) as target:
             if conn is not None and not target.autocommit:
@@ -331,6 +331,12 @@ class PostgresBackend:
                 f"conn must be a psycopg AsyncConnection or Connection, not {type(conn).__qualname__}. "
                 "Nothing was added."
             )
+
+    async def _run_transaction(self, conn: AsyncConnection[Any], specs: Sequence[JobSpec]) -> list[Added]:
+        if adding.is_one_statement(specs):
+            return await self._run_steps(conn, specs)
+        async with conn.transaction():
+            return await self._run_steps(conn, specs)
 
     async def _run_steps(
         self, conn: AsyncConnection[Any], specs: Sequence[JobSpec], before: Sequence[int] = ()

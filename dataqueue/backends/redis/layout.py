@@ -106,6 +106,9 @@ HEAD: Final = (
 )
 """Fixed fields of a head, in order, with their bytes. Times are milliseconds, 0 for never."""
 
+TIMES: Final = tuple(name for name, size in HEAD if size == 6 and name != "lease")
+"""Those that are times."""
+
 HEAD_BYTES: Final = sum(size for _, size in HEAD)
 _NAMES_AT: Final = HEAD_BYTES + 4
 

@@ -79,21 +79,21 @@ for n = last_type + 1, #ARGV do
       push(unique_members, 0, unique .. '\0' .. id)
       push(latest, unique, id)
     end
+    local on, names, seen = {}, {}, {}
     for k, number in ipairs(prerequisites) do
       if number > 0 and not redis.call('HGET', K_h, pack6(number)) then
         return redis.error_reply('NOJOB ' .. string.format('%.0f', number))
       end
-      prerequisites[k] = number > 0 and number or answer[-2 * number - 1]
-    end
-    if #prerequisites > 0 then
-      local names, seen = {}, {} -- two places of the call may be one job
-      for k = 1, named do
-        local name = string.format('%.0f', prerequisites[k])
-        if not seen[name] then names[#names + 1], seen[name] = name, true end
+      -- A job of this call that was there already has not the tags that it was to get.
+      local is_meant = number > 0 or k <= named or answer[-2 * number] == 1
+      if number < 0 then number = answer[-2 * number - 1] end
+      if is_meant and not seen[number] then -- two places may be one job
+        on[#on + 1], seen[number] = number, true
+        if k <= named then names[#names + 1] = string.format('%.0f', number) end
       end
-      if named > 0 then spec = with_option(spec, '"on":[' .. table.concat(names, ',') .. ']') end
-      waiting[#waiting + 1] = { id = id, on = prerequisites }
     end
+    if #names > 0 then spec = with_option(spec, '"on":[' .. table.concat(names, ',') .. ']') end
+    if #prerequisites > 0 then waiting[#waiting + 1] = { id = id, on = on } end
     local h = { type = number, prio = prio, status = S_PENDING }
     push(put.h, id, fresh_head(number, h.prio, max, due, group, flags, ''))
     push(specs, id, spec)
