@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from dataqueue.events import Hook
     from dataqueue.explain import Explanation, Reason
     from dataqueue.failures import FailureGroup, FailureSummary
+    from dataqueue.filters import JobFilters
     from dataqueue.jobs import AddedJobs, ErrorEntry, Job, JobEvent, JobHandle, JobPage, JobStatus
     from dataqueue.limits import LimitState, Rate
-    from dataqueue.options import DefinitionOptions, JobDefaults, JobOptions, NewJob
+    from dataqueue.options import DefinitionOptions, JobChanges, JobDefaults, JobOptions, NewJob
     from dataqueue.queue import JobQueue
     from dataqueue.status import QueueStatus
     from dataqueue.sync import SyncJobHandle, SyncJobQueue
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from dataqueue.worker.context import JobContext, SyncJobContext
     from dataqueue.worker.options import ProcessorOptions
     from dataqueue.worker.processor import DrainResult, Processor
+    from dataqueue.worker.supervisor import Supervisor, SupervisorOptions, SupervisorResult
 
 _WHERE = {
     "definitions": ("JobDefinition",),
@@ -76,9 +78,10 @@ _WHERE = {
     "events": ("Hook",),
     "explain": ("Explanation", "Reason"),
     "failures": ("FailureGroup", "FailureSummary"),
+    "filters": ("JobFilters",),
     "jobs": ("AddedJobs", "ErrorEntry", "Job", "JobEvent", "JobHandle", "JobPage", "JobStatus"),
     "limits": ("LimitState", "Rate"),
-    "options": ("DefinitionOptions", "JobDefaults", "JobOptions", "NewJob"),
+    "options": ("DefinitionOptions", "JobChanges", "JobDefaults", "JobOptions", "NewJob"),
     "queue": ("JobQueue",),
     "status": ("QueueStatus",),
     "sync": ("SyncJobHandle", "SyncJobQueue"),
@@ -87,6 +90,7 @@ _WHERE = {
     "worker.context": ("JobContext", "SyncJobContext"),
     "worker.options": ("ProcessorOptions",),
     "worker.processor": ("DrainResult", "Processor"),
+    "worker.supervisor": ("Supervisor", "SupervisorOptions", "SupervisorResult"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -108,11 +112,13 @@ __all__ = [
     "InvalidPayload",
     "Job",
     "JobCancelled",
+    "JobChanges",
     "JobContext",
     "JobDefaults",
     "JobDefinition",
     "JobEvent",
     "JobFailed",
+    "JobFilters",
     "JobHandle",
     "JobNotFound",
     "JobOptions",
@@ -133,6 +139,9 @@ __all__ = [
     "ResultTimeout",
     "SchemaError",
     "StoreUnavailable",
+    "Supervisor",
+    "SupervisorOptions",
+    "SupervisorResult",
     "SyncJobContext",
     "SyncJobHandle",
     "SyncJobQueue",

@@ -32,6 +32,17 @@ def check_window(window: object) -> timedelta:
     return window
 
 
+_LONGEST_AGE = timedelta(days=36_500)
+
+
+def check_age(age: object, what: str) -> timedelta:
+    if not isinstance(age, timedelta):
+        raise InvalidJob(f"{what} must be a timedelta, not {age!r:.80}. Write timedelta(days=…).")
+    if not timedelta(0) <= age <= _LONGEST_AGE:
+        raise InvalidJob(f"{what} is {age}; it must be from 0 to {_LONGEST_AGE.days:,} days.")
+    return age
+
+
 def several(value: object, what: str) -> tuple[Any, ...]:
     if value is None:
         return ()

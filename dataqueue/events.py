@@ -24,6 +24,7 @@ HookName = Literal[
     "job:failed",
     "job:cancelled",
     "job:retried",
+    "job:edited",
     "job:reclaimed",
     "job:waiting",
     "job:progress",

@@ -119,7 +119,7 @@ def explain(situation: Situation, recent: Sequence[Timing]) -> Explanation:
             return answer("retrying", "later", *reasons, eta=ready_at)
         code = "waiting_until" if job.status == "waiting" else "scheduled"
         message = f"It is not due before {_moment(ready_at)}, in {duration(ready_at - now)}."
-        reason = Reason(code, message, {"due_at": ready_at}, "Nothing needs to be done; it runs when it is due.")
+        reason = Reason(code, message, {"due_at": ready_at}, _run_it_now(job))
         return answer(
             "waiting" if job.status == "waiting" else "scheduled",
             "later",
@@ -249,7 +249,10 @@ def _explain_ready(situation: Situation, recent: Sequence[Timing], answer: Any) 
             evidence["per_minute"] = round(per_second * 60, 3)
         reasons.append(
             Reason(
-                "queued_behind", message, evidence, "More workers or concurrency shorten the line; so does priority."
+                "queued_behind",
+                message,
+                evidence,
+                f"More workers or concurrency shorten the line. To put it first: dataqueue jobs edit {job.id} --priority N.",
             )
         )
     # Retried or taken back, it could not be claimed while it ran, whenever it was due first.
@@ -328,6 +331,15 @@ def prolonged_until(job: Job, events: Sequence[JobEvent]) -> datetime | None:
     return None
 
 
+def _run_it_now(job: Job) -> str:
+    advice = "Nothing needs to be done; it runs when it is due."
+    if job.status != "pending":
+        return advice
+    return (
+        f"{advice} To run it now: dataqueue jobs edit {job.id} --run-at now, or queue.edit_job({job.id}, run_at=None)."
+    )
+
+
 def _completed(job: Job) -> Reason:
     took = ""
     if job.completed_at and job.started_at:
@@ -380,7 +392,9 @@ def _exhausted(job: Job) -> Reason:
             "same_error_each_time": len({e.message for e in job.error_history}) == 1,
             "dead_letter_job_id": job.dead_letter_job_id,
         },
-        f"{advice}, then run it again: dataqueue jobs retry {job.id}, or queue.retry_job({job.id}).",
+        f"{advice}, then run it again: dataqueue jobs retry {job.id}, or queue.retry_job({job.id})."
+        if job.status == "failed"
+        else f"Give it one more: dataqueue jobs edit {job.id} --max-attempts {job.attempts + 1}.",
     )
 
 

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, cast, get_args, overload
 
 from dataqueue.errors import InvalidJob, ResultTimeout
 from dataqueue.payloads import Codec
@@ -15,6 +15,7 @@ from dataqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from dataqueue.changing import ChangingQueue
+    from dataqueue.options import JobChanges
 
 R = TypeVar("R")
 
@@ -194,6 +195,10 @@ class JobHandle(Generic[R]):
     async def cancel(self, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.cancel_job`."""
         return await self._queue.cancel_job(self.id, by=by)
+
+    async def edit(self, *, by: str | None = None, **changes: Unpack[JobChanges]) -> bool:
+        """See :meth:`dataqueue.JobQueue.edit_job`."""
+        return await self._queue.edit_job(self.id, by=by, **changes)
 
 
 def _interval(every: object) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -78,6 +79,31 @@ class JobOptions(JobDefaults, total=False):
     """Jobs that must end well before this one may run: ids, handles, or a :class:`dataqueue.DependsOn`."""
 
 
+class JobChanges(TypedDict, total=False):
+    """What can be changed of a job that has not begun. What is left out stays as it is."""
+
+    payload: object
+    """Any JSON value, or a value of the definition's payload type."""
+    priority: int
+    """Higher runs first."""
+    max_attempts: int
+    """Tries in all; at least one more than have been used up."""
+    run_at: datetime | None
+    """Not before this moment (aware datetime); None for now. Not together with ``delay``."""
+    delay: timedelta
+    """Not before this long from now, by the store's clock."""
+    timeout: timedelta | None
+    """How long one attempt may take; None for no limit."""
+    tags: Sequence[str] | None
+    """All its labels, in place of those before; None for none."""
+    retry_delay: timedelta | None
+    """As in :class:`JobOptions`; None for the default, as with the two below."""
+    retry_backoff: bool | None
+    retry_delay_max: timedelta | None
+    dead_letter: str | None
+    """The job type that is told when it has failed for good; None for none."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """One job for ``add_jobs``: ``NewJob("send_email", {...}, {"priority": 5})``."""
@@ -107,10 +133,43 @@ class JobSpec:
     unique: UniqueKey | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class JobEdit:
+    """Checked changes of a job, as a backend makes them.
+
+    ``fields`` has a value for each option that is changed, None to clear it, by the names in the job's event log:
+    ``priority``, ``maxAttempts``, ``runAt`` (ISO 8601, None for now), ``delayMs``, ``timeoutMs``, ``tags``,
+    ``retryDelay``, ``retryBackoff``, ``retryDelayMax``, ``deadLetterJobType``. ``payload`` is JSON text, None to leave it as it is.
+    """
+
+    fields: dict[str, Any]
+    payload: str | None = None
+
+    def as_json(self, by: str | None = None) -> str:
+        """What the event log says of it."""
+        told = self.fields if by is None else {**self.fields, "by": by}
+        parts = [f"{json.dumps(name)}:{json.dumps(value)}" for name, value in told.items()]
+        if self.payload is not None:  # JSON text already
+            parts.insert(0, f'"payload":{self.payload}')
+        return "{" + ",".join(parts) + "}"
+
+
 _NAMES = frozenset(JobOptions.__annotations__) | frozenset(JobDefaults.__annotations__)
 _DEFAULT_NAMES = frozenset(JobDefaults.__annotations__)
 _DEFINITION_NAMES = _DEFAULT_NAMES | frozenset(DefinitionOptions.__annotations__)
 _NO_RETRY_SETTINGS = RetryPolicy()
+_EDIT_NAMES = {
+    "priority": "priority",
+    "max_attempts": "maxAttempts",
+    "run_at": "runAt",
+    "delay": "delayMs",
+    "timeout": "timeoutMs",
+    "tags": "tags",
+    "retry_delay": "retryDelay",
+    "retry_backoff": "retryBackoff",
+    "retry_delay_max": "retryDelayMax",
+    "dead_letter": "deadLetterJobType",
+}
 
 
 def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpec:
@@ -150,6 +209,43 @@ def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpe
         dependencies=dependencies,
         unique=unique,
     )
+
+
+def make_edit(payload: str | None, changes: Mapping[str, Any]) -> JobEdit:
+    """Check changes as the options of a new job are, and give the record that a backend takes.
+
+    Args:
+        payload: the new payload's JSON text, where ``changes`` has one.
+
+    Raises:
+        InvalidJob: what cannot be changed, or a value of the wrong type or out of its range.
+    """
+    fixed = sorted(set(changes) - set(JobChanges.__annotations__))
+    if fixed:
+        raise InvalidJob(
+            f"{', '.join(fixed)} cannot be changed once a job is added. What can: "
+            f"{', '.join(sorted(JobChanges.__annotations__))}. Nothing was changed. To have it otherwise, cancel the "
+            "job and add another."
+        )
+    if "run_at" in changes and "delay" in changes:
+        raise InvalidJob("run_at and delay were both given. Give one of them. Nothing was changed.")
+    for name in ("priority", "max_attempts", "delay"):
+        if name in changes and changes[name] is None:
+            raise InvalidJob(f"{name} cannot be None. Leave it out to keep it as it is. Nothing was changed.")
+    spec = make_spec("check", "null", {name: value for name, value in changes.items() if name != "payload"})
+    values = {
+        "priority": spec.priority,
+        "max_attempts": spec.max_attempts,
+        "run_at": spec.run_at and spec.run_at.isoformat(),
+        "delay": spec.delay_ms,
+        "timeout": spec.timeout_ms,
+        "tags": spec.tags and list(spec.tags),
+        "retry_delay": spec.retry.delay,
+        "retry_backoff": spec.retry.backoff,
+        "retry_delay_max": spec.retry.delay_max,
+        "dead_letter": spec.dead_letter,
+    }
+    return JobEdit({_EDIT_NAMES[name]: values[name] for name in changes if name != "payload"}, payload)
 
 
 def check_definition(options: DefinitionOptions) -> JobDefaults:

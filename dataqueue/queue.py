@@ -6,14 +6,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from dataqueue.backends.base import Added, Backend
-from dataqueue.changing import ChangingQueue
+from dataqueue.cleaning import CleaningQueue
 from dataqueue.definitions import AnyHandler, Handler, JobDefinition
 from dataqueue.dependencies import chained, check_position
-from dataqueue.errors import (
-    ConfigError,
-    InvalidJob,
-    UnknownJobType,
-)
+from dataqueue.errors import ConfigError, InvalidJob
 from dataqueue.events import Hook, HookName, Listener
 from dataqueue.jobs import (
     ANY_JSON,
@@ -36,16 +32,15 @@ if TYPE_CHECKING:
     from dataqueue.worker.context import JobContext, SyncJobContext
     from dataqueue.worker.options import ProcessorOptions
     from dataqueue.worker.processor import Processor
+    from dataqueue.worker.supervisor import Supervisor, SupervisorOptions
 
     Conn = AsyncConnection[Any] | Connection[Any]
 
 P = TypeVar("P")
 R = TypeVar("R")
 
-_PLAIN: Codec[Any] = Codec(Any)
 
-
-class JobQueue(ChangingQueue):
+class JobQueue(CleaningQueue):
     """A queue of jobs in a store.
 
     Make one with :meth:`from_url`, at module level if you like: it connects on first use, belongs to
@@ -214,18 +209,11 @@ class JobQueue(ChangingQueue):
             raise type(error)(f"jobs[{index}]: {error} None of these jobs was stored.") from error
 
     def _spec(self, job_type: str, payload: object, options: JobOptions) -> JobSpec:
+        text = self.encode(job_type, payload)
         definition = self.definitions.get(job_type)
-        if definition is not None:
-            defaults = definition.defaults
-            merged = {**defaults, **options} if defaults and options else options or defaults
-            return make_spec(job_type, definition.handler.payload.encode(payload), merged)
-        check_job_type(job_type)
-        if self.definitions:
-            raise UnknownJobType(
-                f"This queue defines no job type {job_type!r}. Defined: {', '.join(sorted(self.definitions))}. "
-                "Nothing was stored. Import the module that defines it, or use a queue without definitions."
-            )
-        return make_spec(job_type, _PLAIN.encode(payload), options)
+        defaults = definition.defaults if definition is not None else None
+        merged = {**defaults, **options} if defaults and options else options or defaults or {}
+        return make_spec(job_type, text, merged)
 
     async def _add_specs(self, specs: Sequence[JobSpec], conn: object | None) -> list[Added]:
         backend = await self._for_adding(conn)
@@ -261,6 +249,22 @@ class JobQueue(ChangingQueue):
             handler = function.handler if isinstance(function, JobDefinition) else Handler(function, repr(name))
             chosen[check_job_type(name)] = handler
         return Processor(self, chosen, **options)
+
+    def create_supervisor(self, **options: Unpack[SupervisorOptions]) -> Supervisor:
+        """What keeps this queue tidy, in this process: it takes lost jobs back and deletes old ones.
+
+        ``dataqueue worker`` runs one by itself; a processor of yours does not. Any number of them may run: of those in
+        the background one works at a time.
+
+        Args:
+            options: see :class:`dataqueue.SupervisorOptions`.
+
+        Raises:
+            ConfigError: an option is unknown or out of its range.
+        """
+        from dataqueue.worker.supervisor import Supervisor
+
+        return Supervisor(self, **options)
 
     # -- hooks --------------------------------------------------------------------------------------
 

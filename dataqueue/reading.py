@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
-from dataqueue.backends.base import Finding, JobFilter, Stats, WorkerRecord
-from dataqueue.checks import (
-    check_statuses,
-    check_tag_mode,
-    check_window,
-    may_exist,
-    seconds_or_none,
-    several,
-)
+from dataqueue.backends.base import Finding, Stats, WorkerRecord
+from dataqueue.checks import check_window, may_exist, seconds_or_none
 from dataqueue.connected import ConnectedQueue
 from dataqueue.errors import JobCancelled, JobFailed, JobNotFound
+from dataqueue.filters import JobFilters, make_filter
 from dataqueue.jobs import Job, JobEvent, JobPage, JobStatus, TagMode
-from dataqueue.options import INT4_MAX, INT4_MIN, check_aware, check_integer, check_job_type, check_name, check_tags
+from dataqueue.options import INT4_MAX, check_integer, check_job_type
 from dataqueue.payloads import Codec
 from dataqueue.waiting import FinishWatch
 
@@ -58,59 +52,27 @@ class ReadingQueue(ConnectedQueue):
     async def get_jobs(
         self,
         *,
-        status: JobStatus | Iterable[JobStatus] | None = None,
-        job_type: str | Iterable[str] | None = None,
-        priority: int | None = None,
-        tags: Iterable[str] | None = None,
-        tag_mode: TagMode = "all",
-        run_after: datetime | None = None,
-        run_before: datetime | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        error_contains: str | None = None,
-        group: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
         offset: int = 0,
         values: bool = True,
+        **filters: Unpack[JobFilters],
     ) -> JobPage:
         """Jobs that meet all conditions, highest id first.
 
         Args:
-            status: one, or several of which any will do.
-            job_type: likewise.
-            priority: exactly this one.
-            tags: labels, to which ``tag_mode`` applies.
-            tag_mode: ``all`` of them (the default), ``any``, ``exact`` (the same set), ``none``.
-            run_after: due at or after this moment.
-            run_before: due before it.
-            created_after: added at or after this moment.
-            created_before: added before it.
-            error_contains: part of the message of any of its errors, whatever its case.
-            group: exactly this one.
             limit: jobs a page, at most 1,000.
             values: False leaves payloads and outputs out (they are None then), which may be large.
             cursor: the ``next_cursor`` of the page before; fast however deep.
             offset: jobs to leave out, for small lists.
+            filters: see :class:`dataqueue.JobFilters`.
 
         Raises:
             InvalidJob: a condition of the wrong type or range.
         """
         check_integer(limit, "limit", 1, MAX_PAGE)
         check_integer(offset, "offset", 0, INT4_MAX)
-        where = JobFilter(
-            statuses=check_statuses(status),
-            job_types=tuple(check_job_type(name) for name in several(job_type, "job_type")),
-            priority=None if priority is None else check_integer(priority, "priority", INT4_MIN, INT4_MAX),
-            tags=None if tags is None else check_tags(tags) or (),
-            tag_mode=check_tag_mode(tag_mode),
-            run_after=run_after and check_aware(run_after, "run_after"),
-            run_before=run_before and check_aware(run_before, "run_before"),
-            created_after=created_after and check_aware(created_after, "created_after"),
-            created_before=created_before and check_aware(created_before, "created_before"),
-            error_contains=None if error_contains is None else check_name(error_contains, "error_contains"),
-            group=None if group is None else check_name(group, "group"),
-        )
+        where = make_filter(filters)
         backend = await self.open()
         before = None if cursor is None else check_integer(cursor, "cursor", 1, 2**63 - 1)
         jobs = await backend.list_jobs(where, limit + 1, before, offset, values)

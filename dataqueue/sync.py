@@ -15,21 +15,22 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from dataqueue.backends.base import Finding, Stats, WorkerRecord
+from dataqueue.backends.base import ChangeResult, EndStatus, Finding, Stats, WorkerRecord
 from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
 from dataqueue.definitions import AnyHandler, JobDefinition
 from dataqueue.dependencies import chained
 from dataqueue.errors import WrongLoop
 from dataqueue.events import HookName, Listener
+from dataqueue.filters import JobFilters
 from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStatus, TagMode
 from dataqueue.limits import LimitState
-from dataqueue.options import DefinitionOptions, JobOptions, NewJob
+from dataqueue.options import DefinitionOptions, JobChanges, JobOptions, NewJob
 from dataqueue.queue import JobQueue
 from dataqueue.tasks import running_loop
 from dataqueue.tls import TLS
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from dataqueue.failures import FailureSummary
     from dataqueue.status import QueueStatus
     from dataqueue.worker.context import JobContext, SyncJobContext
+    from dataqueue.worker.supervisor import Supervisor, SupervisorOptions, SupervisorResult
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -213,41 +215,15 @@ class SyncJobQueue:
     def get_jobs(
         self,
         *,
-        status: JobStatus | Iterable[JobStatus] | None = None,
-        job_type: str | Iterable[str] | None = None,
-        priority: int | None = None,
-        tags: Iterable[str] | None = None,
-        tag_mode: TagMode = "all",
-        run_after: datetime | None = None,
-        run_before: datetime | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        error_contains: str | None = None,
-        group: str | None = None,
         limit: int = 100,
         cursor: int | None = None,
         offset: int = 0,
         values: bool = True,
+        **filters: Unpack[JobFilters],
     ) -> JobPage:
         """See :meth:`dataqueue.JobQueue.get_jobs`."""
         return self.run(
-            lambda: self.queue.get_jobs(
-                status=status,
-                job_type=job_type,
-                priority=priority,
-                tags=tags,
-                tag_mode=tag_mode,
-                run_after=run_after,
-                run_before=run_before,
-                created_after=created_after,
-                created_before=created_before,
-                error_contains=error_contains,
-                group=group,
-                limit=limit,
-                cursor=cursor,
-                offset=offset,
-                values=values,
-            )
+            lambda: self.queue.get_jobs(limit=limit, cursor=cursor, offset=offset, values=values, **filters)
         )
 
     def get_jobs_by_status(
@@ -331,13 +307,77 @@ class SyncJobQueue:
         """See :meth:`dataqueue.JobQueue.list_limits`."""
         return self.run(self.queue.list_limits)
 
+    def edit_job(self, job_id: int, *, by: str | None = None, **changes: Unpack[JobChanges]) -> bool:
+        """See :meth:`dataqueue.JobQueue.edit_job`."""
+        return self.run(lambda: self.queue.edit_job(job_id, by=by, **changes))
+
+    def edit_all_pending_jobs(
+        self, changes: JobChanges, *, dry_run: bool = False, by: str | None = None, **filters: Unpack[JobFilters]
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.edit_all_pending_jobs`."""
+        return self.run(lambda: self.queue.edit_all_pending_jobs(changes, dry_run=dry_run, by=by, **filters))
+
     def cancel_job(self, job_id: int, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.cancel_job`."""
         return self.run(lambda: self.queue.cancel_job(job_id, by=by))
 
+    def cancel_jobs(self, job_ids: Iterable[int], *, by: str | None = None) -> dict[int, ChangeResult]:
+        """See :meth:`dataqueue.JobQueue.cancel_jobs`."""
+        return self.run(lambda: self.queue.cancel_jobs(job_ids, by=by))
+
+    def cancel_all_upcoming_jobs(
+        self, *, dry_run: bool = False, by: str | None = None, **filters: Unpack[JobFilters]
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.cancel_all_upcoming_jobs`."""
+        return self.run(lambda: self.queue.cancel_all_upcoming_jobs(dry_run=dry_run, by=by, **filters))
+
     def retry_job(self, job_id: int, *, force: bool = False, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobQueue.retry_job`."""
         return self.run(lambda: self.queue.retry_job(job_id, force=force, by=by))
+
+    def retry_jobs(
+        self, job_ids: Iterable[int], *, force: bool = False, by: str | None = None
+    ) -> dict[int, ChangeResult]:
+        """See :meth:`dataqueue.JobQueue.retry_jobs`."""
+        return self.run(lambda: self.queue.retry_jobs(job_ids, force=force, by=by))
+
+    def retry_all_failed_jobs(
+        self, *, dry_run: bool = False, by: str | None = None, **filters: Unpack[JobFilters]
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.retry_all_failed_jobs`."""
+        return self.run(lambda: self.queue.retry_all_failed_jobs(dry_run=dry_run, by=by, **filters))
+
+    # -- cleaning up --------------------------------------------------------------------------------
+
+    def reclaim_stuck_jobs(self) -> int:
+        """See :meth:`dataqueue.JobQueue.reclaim_stuck_jobs`."""
+        return self.run(self.queue.reclaim_stuck_jobs)
+
+    def cleanup_old_jobs(
+        self,
+        older_than: timedelta = timedelta(days=30),
+        *,
+        status: EndStatus | Iterable[EndStatus] = "completed",
+        batch_size: int = 1000,
+        dry_run: bool = False,
+    ) -> int:
+        """See :meth:`dataqueue.JobQueue.cleanup_old_jobs`."""
+        return self.run(
+            lambda: self.queue.cleanup_old_jobs(older_than, status=status, batch_size=batch_size, dry_run=dry_run)
+        )
+
+    def cleanup_old_job_events(self, older_than: timedelta = timedelta(days=90), *, batch_size: int = 1000) -> int:
+        """See :meth:`dataqueue.JobQueue.cleanup_old_job_events`."""
+        return self.run(lambda: self.queue.cleanup_old_job_events(older_than, batch_size=batch_size))
+
+    def release_idempotency_keys(self, older_than: timedelta, *, batch_size: int = 1000) -> int:
+        """See :meth:`dataqueue.JobQueue.release_idempotency_keys`."""
+        return self.run(lambda: self.queue.release_idempotency_keys(older_than, batch_size=batch_size))
+
+    def create_supervisor(self, **options: Unpack[SupervisorOptions]) -> SyncSupervisor:
+        """See :meth:`dataqueue.JobQueue.create_supervisor`. In the background it is ``dataqueue worker`` or
+        ``dataqueue supervisor`` that runs one."""
+        return SyncSupervisor(self, self.queue.create_supervisor(**options))
 
     # -- hooks --------------------------------------------------------------------------------------
 
@@ -356,6 +396,18 @@ class SyncJobQueue:
     def remove_all_listeners(self, name: HookName | None = None) -> None:
         """See :meth:`dataqueue.JobQueue.remove_all_listeners`."""
         self.queue.remove_all_listeners(name)
+
+
+class SyncSupervisor:
+    """A :class:`dataqueue.Supervisor` that runs when it is told to."""
+
+    def __init__(self, sync: SyncJobQueue, supervisor: Supervisor) -> None:
+        self._sync = sync
+        self._supervisor = supervisor
+
+    def start(self) -> SupervisorResult:
+        """See :meth:`dataqueue.Supervisor.start`."""
+        return self._sync.run(self._supervisor.start)
 
 
 class SyncJobHandle(Generic[R]):
@@ -395,6 +447,10 @@ class SyncJobHandle(Generic[R]):
     def cancel(self, *, by: str | None = None) -> bool:
         """See :meth:`dataqueue.JobHandle.cancel`."""
         return self._sync.run(lambda: self._handle.cancel(by=by))
+
+    def edit(self, *, by: str | None = None, **changes: Unpack[JobChanges]) -> bool:
+        """See :meth:`dataqueue.JobHandle.edit`."""
+        return self._sync.run(lambda: self._handle.edit(by=by, **changes))
 
     def __repr__(self) -> str:
         return f"SyncJobHandle(id={self.id}, created={self.created})"

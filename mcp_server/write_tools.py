@@ -7,8 +7,8 @@ must say ``confirm``. What was done stands in the job's event log (of a pause: i
 # No postponed annotations: the SDK reads those of functions that are defined inside of another.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Annotated, Any, Literal
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal, cast
 
 from dataqueue.mcp_server import safety, view
 from dataqueue.mcp_server.queue_tools import ONE, Names, Tags, answers, check_sought, has_shown_error
@@ -19,19 +19,20 @@ from mcp.server.mcpserver import Context, Elicit, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel, Field
 
-from dataqueue.errors import DataQueueError, JobNotFound
+from dataqueue.backends.base import ChangeResult
+from dataqueue.errors import DataQueueError
 from dataqueue.jobs import Job, JobStatus
 from dataqueue.jsonvalue import dumps
-from dataqueue.options import JobOptions, NewJob, make_spec
+from dataqueue.options import JobChanges, JobOptions, NewJob, make_edit, make_spec
 
 BY = "mcp"
 MOST_IDS = 50
 MOST_MATCHES = 1000
 
 Ids = Annotated[list[int] | None, Field(max_length=MOST_IDS, description="these jobs; or a filter")]
-Expected = Annotated[int | None, Field(ge=0, description="how many jobs must match; required with a filter")]
-DryRun = Annotated[bool, Field(description="only show what would be done")]
-Confirm = Annotated[bool, Field(description="a person agreed (for clients that cannot ask)")]
+Expected = Annotated[int | None, Field(ge=0, description="how many must match; required with a filter")]
+DryRun = Annotated[bool, Field(description="only show it")]
+Confirm = Annotated[bool, Field(description="a person agreed")]
 
 
 class Approval(BaseModel):
@@ -47,6 +48,14 @@ class Selection:
     jobs: Sequence[Job]
     unfit: Sequence[int] = ()
     missing: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A job, and what is to be changed of it."""
+
+    job: Job
+    changes: JobChanges
 
 
 def can_ask(context: Context[Any, Any]) -> bool:
@@ -140,7 +149,7 @@ def register(server: Server) -> None:
         selection: Selection,
         approval: ElicitationResult[Approval],
         refused: tuple[str, str],
-        one: Callable[[int], Awaitable[bool]],
+        many: Callable[[Sequence[int]], Awaitable[dict[int, ChangeResult]]],
     ) -> str:
         answer = Reply(options.max_output)
         answer.total = len(selection.jobs)
@@ -158,13 +167,9 @@ def register(server: Server) -> None:
             answer.truncated |= len(selection.jobs) > view.MAX_ROWS
             answer.advise(following)
             return answer.text()
-        changed: list[int] = []
-        unchanged: list[int] = []
-        for job in selection.jobs:
-            try:
-                (changed if await one(job.id) else unchanged).append(job.id)
-            except JobNotFound:
-                unchanged.append(job.id)
+        results = await many([job.id for job in selection.jobs])
+        changed = [job_id for job_id, result in results.items() if result in ("changed", "requested")]
+        unchanged = [job_id for job_id, result in results.items() if result in ("unchanged", "missing")]
         answer.say(f"{what}: {len(changed):,} jobs" + (f" ({_some(changed)})" if changed else "") + ".")
         if unchanged:
             answer.say(f"unchanged, because of their state: {len(unchanged):,} ({_some(unchanged)}).")
@@ -212,7 +217,7 @@ def register(server: Server) -> None:
             selection,
             approval,
             refusal(dry_run, confirm, ctx, count_note(ids, selection)),
-            lambda job_id: queues.writer.retry_job(job_id, by=BY),
+            lambda chosen: queues.writer.retry_jobs(chosen, by=BY),
         )
 
     # -- cancel -----------------------------------------------------------------------------------
@@ -257,8 +262,62 @@ def register(server: Server) -> None:
             selection,
             approval,
             refusal(dry_run, confirm, ctx, count_note(ids, selection)),
-            lambda job_id: queues.writer.cancel_job(job_id, by=BY),
+            lambda chosen: queues.writer.cancel_jobs(chosen, by=BY),
         )
+
+    # -- edit -------------------------------------------------------------------------------------
+
+    @answers
+    async def to_edit(job_id: int, changes: dict[str, Any]) -> Edit:
+        job = await queues.reader.require_job(job_id)
+        if not changes:
+            raise ToolError("Name what to change. Nothing was done.")
+        wanted = dict(changes)
+        if "run_at" in wanted:
+            wanted["run_at"] = _moment(wanted["run_at"])
+        if "timeout_seconds" in wanted:
+            wanted["timeout"] = _seconds(wanted.pop("timeout_seconds"))
+        if "payload" in wanted:
+            dumps(wanted["payload"], "payload")
+        make_edit(None, wanted)
+        return Edit(job, cast("JobChanges", wanted))
+
+    async def agree_to_edit(
+        edit: Annotated[Edit, Resolve(to_edit)], dry_run: bool, confirm: bool, ctx: Context[Any, Any]
+    ) -> Approval | Elicit[Approval]:
+        what = f"Change job {edit.job.id} of type {one_line(edit.job.job_type, 100)}? {'; '.join(_told(edit, 600))}"
+        return decision(dry_run, confirm, what if edit.job.status == "pending" else None, ctx)
+
+    @answers
+    async def edit_job(
+        edit: Annotated[Edit, Resolve(to_edit)],
+        approval: Annotated[ElicitationResult[Approval], Resolve(agree_to_edit)],
+        ctx: Context[Any, Any],
+        job_id: Annotated[int, Field(ge=1)],
+        changes: Annotated[
+            dict[str, Any],
+            Field(
+                description="priority, run_at (ISO 8601 or now), max_attempts, timeout_seconds, tags, payload; null clears"
+            ),
+        ],
+        dry_run: DryRun = True,
+        confirm: Confirm = False,
+    ) -> str:
+        """Change one pending job; the payload is not checked against the handler's model."""
+        answer = Reply(options.max_output)
+        if edit.job.status != "pending":
+            answer.say(f"Job {job_id} is {edit.job.status}: only pending jobs can be changed. Nothing was done.")
+            return answer.text()
+        for line in _told(edit, 4000):
+            answer.show(line)
+        if not is_approved(approval):
+            why, following = refusal(dry_run, confirm, ctx)
+            answer.say(f"{why} To be changed: job {job_id}, as below.")
+            answer.advise(following)
+            return answer.text()
+        changed = await queues.writer.edit_job(job_id, by=BY, **edit.changes)
+        answer.say(f"changed: job {job_id}" if changed else f"Job {job_id} is no longer pending: nothing was changed.")
+        return answer.text()
 
     # -- add --------------------------------------------------------------------------------------
 
@@ -368,8 +427,39 @@ def register(server: Server) -> None:
 
     server.register(retry_jobs, write_hints("Retry jobs", destructive=False, idempotent=False))
     server.register(cancel_jobs, write_hints("Cancel jobs", destructive=True, idempotent=True))
+    server.register(edit_job, write_hints("Edit a job", destructive=True, idempotent=True))
     server.register(add_job, write_hints("Add a job", destructive=False, idempotent=False))
     server.register(set_paused, write_hints("Pause or resume", destructive=False, idempotent=True))
+
+
+def _told(edit: Edit, most: int) -> list[str]:
+    """Each change, with what it was before; data from the queue, made safe."""
+    lines: list[str] = []
+    for name, new in edit.changes.items():
+        old = getattr(edit.job, name)
+        if name == "run_at":
+            lines.append(f"run_at: {old.isoformat()} → {'now' if new is None else cast('datetime', new).isoformat()}")
+        elif name == "timeout":
+            lines.append(f"timeout: {old} → {new}")
+        else:
+            lines.append(f"{name}: {_preview(old, most // 2)} → {_preview(new, most // 2)}")
+    return lines
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        return None if text in (None, "now") else datetime.fromisoformat(str(text))
+    except ValueError as error:
+        shown = one_line(str(text), 60)
+        raise ToolError(f"run_at is {shown!r}; write 2026-01-31T09:00:00+01:00, or now. Nothing was done.") from error
+
+
+def _seconds(seconds: Any) -> timedelta | None:
+    try:
+        return None if seconds is None else timedelta(seconds=seconds)
+    except (TypeError, ValueError, OverflowError) as error:
+        shown = one_line(str(seconds), 60)
+        raise ToolError(f"timeout_seconds is {shown}, which is no usable time. Nothing was done.") from error
 
 
 def _question_to_pause(job_type: str | None, paused: bool) -> str:

@@ -82,6 +82,7 @@ $body$;
 CREATE OR REPLACE FUNCTION {schema}.dataqueue_depend(jobs BIGINT[], again BOOLEAN) RETURNS VOID LANGUAGE plpgsql AS $body$
 DECLARE
     missing BIGINT;
+    tagged  RECORD;
 BEGIN
     SELECT named.id INTO missing
     FROM {schema}.job_queue j CROSS JOIN LATERAL unnest(j.depends_on) AS named (id)
@@ -96,16 +97,48 @@ BEGIN
     JOIN {schema}.job_queue p ON p.id = named.id
     WHERE j.id = ANY (jobs) AND p.status <> 'completed'
       AND NOT (again AND (p.status = 'cancelled' OR (p.status = 'failed' AND p.next_attempt_at IS NULL)))
-    UNION
-    SELECT p.id, j.id
-    FROM {schema}.job_queue j JOIN {schema}.job_queue p ON p.tags @> j.depends_on_tags AND p.id < j.id
-    WHERE NOT again AND j.id = ANY (jobs) AND cardinality(j.depends_on_tags) > 0
-      AND (p.status IN ('pending', 'processing', 'waiting') OR (p.status = 'failed' AND p.next_attempt_at IS NOT NULL))
     ORDER BY 1, 2
     ON CONFLICT DO NOTHING;
+    FOR tagged IN SELECT q.id, q.depends_on_tags AS tags FROM {schema}.job_queue q
+             WHERE NOT again AND q.id = ANY (jobs) AND cardinality(q.depends_on_tags) > 0 ORDER BY q.id LOOP
+        INSERT INTO {schema}.dataqueue_dependencies (prerequisite_id, dependent_id)
+        SELECT p.id, tagged.id FROM {schema}.job_queue p
+        WHERE p.tags @> tagged.tags AND p.id < tagged.id
+          AND (p.status IN ('pending', 'processing', 'waiting') OR (p.status = 'failed' AND p.next_attempt_at IS NOT NULL))
+        ORDER BY 1
+        ON CONFLICT DO NOTHING;
+    END LOOP;
+    PERFORM set_config('dataqueue.joining',
+        (COALESCE(NULLIF(current_setting('dataqueue.joining', TRUE), ''), '{}')::bigint[] || jobs)::text, TRUE);
     UPDATE {schema}.job_queue j SET blocked = FALSE, due = j.run_at <= now()
     WHERE j.id = ANY (jobs) AND j.blocked
       AND NOT EXISTS (SELECT FROM {schema}.dataqueue_dependencies d WHERE d.dependent_id = j.id);
+END
+$body$;
+
+-- The prerequisites of these jobs, locked all at once: who waits for a lock holds none of the others meanwhile, since workers
+-- that record ends lock in other orders, and the deadlock would be the application's, at its commit.
+CREATE OR REPLACE FUNCTION {schema}.dataqueue_lock_prerequisites(jobs BIGINT[]) RETURNS VOID LANGUAGE plpgsql AS $body$
+DECLARE
+    wanted BIGINT[];
+    held   BIGINT[];
+    busy   BIGINT;
+BEGIN
+    SELECT array_agg(DISTINCT d.prerequisite_id) INTO wanted
+    FROM {schema}.dataqueue_dependencies d WHERE d.dependent_id = ANY (jobs);
+    WHILE cardinality(wanted) > 1 LOOP
+        BEGIN
+            PERFORM 1 FROM {schema}.job_queue WHERE id = busy FOR NO KEY UPDATE;
+            SELECT array_agg(q.id) INTO held FROM (
+                SELECT id FROM {schema}.job_queue WHERE id = ANY (wanted) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) q;
+            SELECT min(q.id) INTO busy FROM (
+                SELECT unnest(wanted) AS id EXCEPT SELECT unnest(held)) missing JOIN {schema}.job_queue q USING (id);
+            EXIT WHEN busy IS NULL;
+            RAISE EXCEPTION 'job % is locked', busy USING ERRCODE = 'DQ423';
+        EXCEPTION WHEN SQLSTATE 'DQ423' THEN
+            NULL;  -- which has given the locks back
+        END;
+    END LOOP;
 END
 $body$;
 
@@ -113,8 +146,13 @@ $body$;
 -- the dependant. Only now, because this locks the prerequisite's row, and a transaction of the application may last.
 CREATE OR REPLACE FUNCTION {schema}.dataqueue_join() RETURNS trigger LANGUAGE plpgsql AS $body$
 DECLARE
-    p RECORD;
+    joining TEXT := current_setting('dataqueue.joining', TRUE);
+    p       RECORD;
 BEGIN
+    IF joining <> '' THEN
+        PERFORM set_config('dataqueue.joining', '', TRUE);
+        PERFORM {schema}.dataqueue_lock_prerequisites(joining::bigint[]);
+    END IF;
     SELECT q.status, q.next_attempt_at, q.has_dependants INTO p
     FROM {schema}.job_queue q WHERE q.id = NEW.prerequisite_id FOR NO KEY UPDATE;
     IF NOT FOUND OR p.status IN ('completed', 'cancelled') OR (p.status = 'failed' AND p.next_attempt_at IS NULL) THEN

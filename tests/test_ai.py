@@ -28,7 +28,7 @@ from ruamel.yaml import YAML
 import dataqueue
 import dataqueue.cli
 import dataqueue.testing.plugin
-from dataqueue import Job, JobContext, JobQueue, SyncJobContext, SyncJobQueue
+from dataqueue import DependsOn, Job, JobContext, JobQueue, SyncJobContext, SyncJobQueue, Unique
 from dataqueue.definitions import JobDefinition
 from dataqueue.explain import Explanation, Reason
 from dataqueue.failures import FailureGroup, FailureSummary
@@ -176,7 +176,7 @@ async def vocabulary() -> set[str]:
         *dataqueue.__all__, *dataqueue.testing.__all__, *members(Drained), *vars(dataqueue.testing.plugin),
         *inspect.signature(JobQueue.from_url).parameters, *members(JobQueue, SyncJobQueue, JobHandle, Job, JobContext, SyncJobContext, JobDefinition, Processor),
         *members(AddedJobs, JobPage, JobEvent, ErrorEntry, Explanation, Reason, QueueStatus, DrainResult),
-        *members(FailureGroup, FailureSummary, DefinitionOptions, JobOptions, ProcessorOptions, Rate, LimitState),
+        *members(FailureGroup, FailureSummary, DefinitionOptions, JobOptions, ProcessorOptions, Rate, LimitState, Unique, DependsOn),
         *STATUSES, *get_args(FailureReason), *quoted, *parameters,
         *(tool.name for tool in tools), *(prompt.name for prompt in prompts),
         *(word for path in commands() for word in path),

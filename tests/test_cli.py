@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import shlex
 import signal
 import subprocess
@@ -276,6 +277,80 @@ def test_cancel_and_retry_say_what_became_of_each_job(store: Cli) -> None:
     assert store.json("jobs", "retry", job_id) == {"results": [{"id": job_id, "result": "retried"}]}
     assert "nothing was changed" in store("jobs", "retry", job_id).stderr
     assert store.json("jobs", "show", job_id)["job"]["status"] == "pending"
+
+
+def test_a_pending_job_is_edited(store: Cli) -> None:
+    job_id = store.json("jobs", "add", "t", "1", "--delay", 3600, "--tag", "a", "--timeout", 5)["id"]
+    edit = ["--priority", 7, "--run-at", "now", "--payload", '{"n": 2}', "--tag", "b", "--clear", "timeout"]
+    assert store.json("jobs", "edit", job_id, *edit) == {"id": job_id, "changed": True, "status": "pending"}
+    shown = store.json("jobs", "show", job_id)
+    job, event = shown["job"], shown["events"][-1]
+    assert (job["priority"], job["payload"], job["tags"], job["timeout_seconds"]) == (7, {"n": 2}, ["b"], None)
+    assert (event["event_type"], event["metadata"]["by"], event["metadata"]["runAt"]) == ("edited", "cli", None)
+    for wrong in (
+        [],
+        ["--payload", "{"],
+        ["--run-at", "soon"],
+        ["--run-at", "2026-01-01T00:00:00"],
+        ["--priority", str(2**31)],
+        ["--clear", "group"],
+        ["--delay", "1", "--run-at", "now"],
+    ):
+        done = store("jobs", "edit", job_id, *wrong)
+        assert done.returncode == 2 and done.stderr.startswith("Error: "), wrong
+    assert store.json("jobs", "show", job_id)["job"] == job
+    store("jobs", "cancel", job_id)
+    told = store("jobs", "edit", job_id, "--priority", "1")
+    assert told.returncode == 1 and "is cancelled, not pending: nothing was changed" in told.stderr
+    assert store.json("jobs", "edit", 4711, "--priority", "1", code=1)["error"]["type"] == "JobNotFound"
+
+
+def test_a_filter_stands_in_place_of_ids(store: Cli) -> None:
+    for number in range(3):
+        store.json("jobs", "add", "t", number, "--tag", "a", "--group", "g")
+    other = store.json("jobs", "add", "u")["id"]
+    assert store.json("jobs", "cancel", "--tag", "a", "--dry-run") == {"count": 3, "dry_run": True}
+    assert "3 jobs would be cancelled" in store("jobs", "cancel", "--type", "t", "--dry-run").stdout
+    assert store.json("jobs", "cancel", "--group", "g", "--type", "t") == {"count": 3, "dry_run": False}
+    assert "0 jobs were cancelled" in store("jobs", "cancel", "--tag", "a").stdout
+    assert store.json("jobs", "retry", "--all", code=1)["count"] == 0
+    assert (
+        store.json("jobs", "retry", "--status", "cancelled", "--before", "2020-01-01T00:00:00Z", code=1)["count"] == 0
+    )
+    done = store("jobs", "retry", "--status", "cancelled", "--after", "2020-01-01T00:00:00Z")
+    assert done.returncode == 0 and "3 jobs were retried" in done.stdout
+    for wrong in (
+        ["cancel"],
+        ["cancel", other, "--all"],
+        ["cancel", other, "--type", "u"],
+        ["cancel", "--all", "--type", "u"],
+        ["cancel", "--status", "completed"],
+        ["retry", "--status", "pending"],
+        ["retry", "--all", "--force"],
+        ["cancel", "--before", "yesterday"],
+    ):
+        assert store("jobs", *wrong).returncode == 2, wrong
+    assert {job["status"] for job in store.json("jobs", "list")["jobs"]} == {"pending"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(("answer", "left"), [("n", "pending"), ("y", "cancelled")])
+def test_a_person_at_a_terminal_is_asked(store: Cli, answer: str, left: str) -> None:
+    import pty
+
+    job_id = store.json("jobs", "add", "t")["id"]
+    person, terminal = pty.openpty()
+    try:
+        os.write(person, f"{answer}\n".encode())
+        command = [sys.executable, "-m", "dataqueue", "jobs", "cancel", "--all"]
+        done = subprocess.run(
+            command, stdin=terminal, capture_output=True, text=True, env=store.env, cwd=store.folder, timeout=60
+        )
+    finally:
+        os.close(person)
+        os.close(terminal)
+    assert "1 jobs will be cancelled. Go on?" in done.stderr
+    assert store.json("jobs", "show", job_id)["job"]["status"] == left
 
 
 def test_an_unknown_job_is_code_1(store: Cli) -> None:

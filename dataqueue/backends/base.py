@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 from dataqueue.dead_letters import DeadLetter
 from dataqueue.jobs import FailureReason, Job, JobEvent, JobStatus, TagMode
 from dataqueue.limits import LimitState, TypeLimits
-from dataqueue.options import JobSpec
+from dataqueue.options import JobEdit, JobSpec
 
 Added: TypeAlias = tuple[int, bool]
 """Job id, and whether this call created it."""
@@ -40,6 +40,8 @@ class JobFilter:
     error_contains: str | None = None
     """Part of the message of any of its errors, whatever its case."""
     group: str | None = None
+    retry_due: bool | None = None
+    """Of failed jobs only those that will be tried again (True) or will not (False)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +259,15 @@ class Pulse:
     cancelled: list[Held]
 
 
-ChangeResult = Literal["changed", "requested", "unchanged", "missing"]
+ChangeResult = Literal["changed", "requested", "unchanged", "missing", "cascaded"]
+"""What became of a job; ``cascaded``: it was cancelled since it waited for one that was."""
+
+CANCELLABLE: tuple[JobStatus, ...] = ("pending", "waiting", "failed", "processing")
+RETRYABLE: tuple[JobStatus, ...] = ("failed", "cancelled")
+EndStatus = Literal["completed", "failed", "cancelled"]
+"""A state in which a job may be finished; a failed one is if no retry is due."""
+MOST_CHANGES = 500
+"""Jobs that people change with one statement or script."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,11 +404,30 @@ class Backend(Protocol):
         """For each id that exists, whether the job is finished."""
         ...
 
-    async def cancel(self, job_id: int, by: str | None = None) -> ChangeResult:
-        """``by``: whose wish it is, for the event log."""
+    async def cancel(
+        self, ids: Sequence[int], by: str | None = None, statuses: Sequence[JobStatus] = CANCELLABLE
+    ) -> dict[int, ChangeResult]:
+        """Cancel those that are in one of these states; ask the workers of those that run.
+
+        As the two below it takes at most ``MOST_CHANGES`` ids, gives a result for each, and is one change, but for
+        jobs that somebody else has in hand at that moment: these are changed one by one afterwards.
+
+        Args:
+            ids: each once.
+            by: whose wish it is, for the event log.
+            statuses: ``failed`` means failed with a retry due.
+        """
         ...
 
-    async def retry(self, job_id: int, force: bool, by: str | None = None) -> ChangeResult: ...
+    async def retry(
+        self, ids: Sequence[int], by: str | None = None, statuses: Sequence[JobStatus] = RETRYABLE, ended: bool = False
+    ) -> dict[int, ChangeResult]:
+        """Let those that are in one of these states run again, now. ``ended``: only if they would not by themselves."""
+        ...
+
+    async def edit(self, ids: Sequence[int], edit: JobEdit, by: str | None = None) -> dict[int, ChangeResult]:
+        """Change what is given of those that are pending."""
+        ...
 
     async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
         """Run the job again that a dead letter tells of, or another where it is gone, and settle the letter: the id of
@@ -437,6 +466,35 @@ class Backend(Protocol):
 
     async def sample_finished(self, job_type: str | None, limit: int) -> list[Timing]:
         """About ``limit`` of the jobs that ended last. A sample: some may be missing, none is made up."""
+        ...
+
+    # -- what a supervisor needs ----------------------------------------------------------------
+
+    def delete_jobs(self, status: EndStatus, before: datetime, limit: int, dry_run: bool = False) -> AsyncIterator[int]:
+        """Delete finished jobs of this status that ended by then, with all that belongs to them, lowest id first.
+
+        In bounded steps, each one change of at most ``limit`` jobs; yields how many after each. Jobs that somebody has
+        in hand are left. ``dry_run``: only count.
+        """
+        ...
+
+    def delete_events(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        """Delete recorded events from before then of jobs that there are, likewise: about ``limit`` in each step."""
+        ...
+
+    def release_keys(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        """Free the idempotency keys of finished jobs that ended by then, likewise."""
+        ...
+
+    async def elect(self, role: str, holder: str, seconds: float) -> bool:
+        """Let ``holder`` have a role for so long, if it is free, or its own, or its holder's time is over.
+
+        Returns whether it has it now. Whoever has it calls this again in time, to keep it.
+        """
+        ...
+
+    async def resign(self, role: str, holder: str) -> None:
+        """Give the role up, if it is the holder's."""
         ...
 
     # -- what a worker needs --------------------------------------------------------------------

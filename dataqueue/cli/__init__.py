@@ -14,7 +14,21 @@ from typing import Annotated
 import typer
 
 import dataqueue
-from dataqueue.cli import demo, docs, explain, init, inspect, install, jobs, limits, mcp, migrate, worker
+from dataqueue.cli import (
+    changing,
+    demo,
+    docs,
+    explain,
+    init,
+    inspect,
+    install,
+    jobs,
+    limits,
+    mcp,
+    migrate,
+    redrive,
+    worker,
+)
 
 __all__ = ["app", "main"]
 
@@ -49,6 +63,10 @@ app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.command("migrate")(migrate.migrate)
 app.command("worker")(worker.worker)
+jobs.app.command("edit")(changing.edit)
+jobs.app.command("retry")(changing.retry)
+jobs.app.command("cancel")(changing.cancel)
+jobs.app.command("redrive")(redrive.redrive)
 app.add_typer(jobs.app, name="jobs")
 app.command("stats")(inspect.stats)
 app.command("status")(explain.status)

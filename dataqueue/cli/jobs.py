@@ -1,9 +1,8 @@
-"""``dataqueue jobs``: list, show, add, retry, cancel."""
+"""``dataqueue jobs``: list, show, add. What changes jobs that are there is in ``changing``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -24,7 +23,7 @@ from dataqueue.cli.common import (
     write_json,
 )
 from dataqueue.dependencies import DependsOn
-from dataqueue.errors import InvalidJob, InvalidPayload, JobNotFound, ResultTimeout
+from dataqueue.errors import InvalidJob, InvalidPayload, ResultTimeout
 from dataqueue.unique import Unique
 
 if TYPE_CHECKING:
@@ -32,12 +31,7 @@ if TYPE_CHECKING:
     from dataqueue.options import JobOptions
     from dataqueue.queue import JobQueue
 
-BY = "cli"
-"""Who wanted it, in a job's event log."""
-
-app = typer.Typer(help="Look at jobs, add them, retry and cancel them.", no_args_is_help=True)
-
-Ids = Annotated[list[int], typer.Argument(metavar="ID…", show_default=False)]
+app = typer.Typer(help="Look at jobs, add them, edit, retry and cancel them.", no_args_is_help=True)
 
 
 def record(job: Job) -> dict[str, Any]:
@@ -169,20 +163,20 @@ def add(
     """
     given: dict[str, object] = {
         "priority": priority,
-        "delay": _seconds(delay, "--delay"),
-        "run_at": _moment(run_at),
+        "delay": read_seconds(delay, "--delay"),
+        "run_at": read_moment(run_at, "--run-at"),
         "tags": tag or None,
         "group": group,
         "idempotency_key": key,
         "unique": None if unique is None else Unique(unique),
         "dead_letter": dead_letter,
         "max_attempts": max_attempts,
-        "timeout": _seconds(timeout, "--timeout"),
+        "timeout": read_seconds(timeout, "--timeout"),
     }
     if after or after_tag:
         given["depends_on"] = DependsOn(after or (), after_tag or (), "run" if anyway else "cancel")
     options = cast("JobOptions", {name: value for name, value in given.items() if value is not None})
-    value = _payload(payload)
+    value = read_payload(payload)
 
     async def send(queue: JobQueue) -> tuple[int, bool, Job | None]:
         handle = await queue.add_job(job_type, value, **options)
@@ -205,7 +199,7 @@ def add(
     finish(OK if job is None or job.status == "completed" else PROBLEM)
 
 
-def _payload(text: str | None) -> Any:
+def read_payload(text: str | None) -> Any:
     if text == "-":
         text = typer.get_text_stream("stdin").read()
     if text is None:
@@ -218,95 +212,15 @@ def _payload(text: str | None) -> Any:
         ) from error
 
 
-def _seconds(value: float | None, what: str) -> timedelta | None:
+def read_seconds(value: float | None, what: str) -> timedelta | None:
     try:
         return None if value is None else timedelta(seconds=value)
     except (ValueError, OverflowError) as error:
         raise InvalidJob(f"{what} is {value}, which is not a usable number of seconds.") from error
 
 
-def _moment(text: str | None) -> datetime | None:
+def read_moment(text: str | None, what: str) -> datetime | None:
     try:
         return None if text is None else datetime.fromisoformat(text)
     except ValueError as error:
-        raise InvalidJob(f"--run-at is {text!r}; write a moment as 2026-01-31T09:00:00+01:00.") from error
-
-
-# -- retry and cancel -----------------------------------------------------------------------------------
-
-
-@app.command()
-@reports_errors
-def retry(
-    job_ids: Ids,
-    force: Annotated[bool, typer.Option(help="Completed jobs too.")] = False,
-    url: Url = None,
-    schema: Schema = None,
-    env_file: EnvFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run failed or cancelled jobs again, now."""
-
-    async def one(queue: JobQueue, job_id: int) -> str:
-        return "retried" if await queue.retry_job(job_id, force=force, by=BY) else "unchanged"
-
-    _change(one, job_ids, (url, schema, env_file), as_json)
-
-
-@app.command()
-@reports_errors
-def cancel(
-    job_ids: Ids,
-    url: Url = None,
-    schema: Schema = None,
-    env_file: EnvFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Cancel jobs; one that runs is asked to stop."""
-
-    async def one(queue: JobQueue, job_id: int) -> str:
-        if not await queue.cancel_job(job_id, by=BY):
-            return "unchanged"
-        return "requested" if (await queue.require_job(job_id)).status == "processing" else "cancelled"
-
-    _change(one, job_ids, (url, schema, env_file), as_json)
-
-
-def _change(
-    one: Callable[[JobQueue, int], Awaitable[str]],
-    job_ids: list[int],
-    store: tuple[Url, Schema, EnvFile],
-    as_json: bool,
-) -> None:
-    """Change jobs one by one and say what became of each; exit code 1 if any is as it was."""
-
-    async def all_of_them(queue: JobQueue) -> list[tuple[int, str, str]]:
-        done: list[tuple[int, str, str]] = []
-        for job_id in job_ids:
-            try:
-                result = await one(queue, job_id)
-                job = await queue.require_job(job_id)
-                done.append((job_id, result, _outcome(job, result)))
-            except JobNotFound as error:
-                done.append((job_id, "not_found", str(error)))
-        return done
-
-    results = with_queue(*store, all_of_them)
-    if as_json:
-        write_json({"results": [{"id": job_id, "result": result} for job_id, result, _ in results]})
-    for _, result, message in results:
-        if not as_json:
-            typer.echo(message, err=result in ("unchanged", "not_found"))
-    finish(PROBLEM if any(result in ("unchanged", "not_found") for _, result, _ in results) else OK)
-
-
-def _outcome(job: Job, result: str) -> str:
-    match result:
-        case "requested":
-            if job.status != "processing":
-                return f"Job {job.id} ({job.job_type}) was asked to stop, and is {job.status}."
-            return f"Job {job.id} ({job.job_type}) is running on {job.locked_by}; it was asked to stop."
-        case "unchanged":
-            return f"Job {job.id} ({job.job_type}) is {job.status}: nothing was changed."
-        case _:
-            return f"Job {job.id} ({job.job_type}) was {result}."
+        raise InvalidJob(f"{what} is {text!r}; write a moment as 2026-01-31T09:00:00+01:00.") from error

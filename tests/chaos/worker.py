@@ -214,6 +214,17 @@ async def grouped(payload: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
 
 
 @queue.job
+async def linked(payload: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
+    """Its first attempts fail, so many as its payload says."""
+    me = begin(ctx)
+    await asyncio.sleep(payload["seconds"])
+    if ctx.attempt <= payload["fails"]:
+        raise RuntimeError("no")
+    ledger.note("end", job=ctx.job_id, **me)
+    return me
+
+
+@queue.job
 async def first_hangs(payload: Any, ctx: JobContext) -> dict[str, Any]:
     """The first attempt sleeps for ever; later ones finish at once."""
     me = begin(ctx)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -210,6 +210,36 @@ class Model:
         self._log(job, "retried")
         self.hooks.append(("job:retried", job_id))
         return "changed"
+
+    def edit(self, job: ModelJob, changes: dict[str, Any]) -> bool:
+        """Whether anything changed."""
+        if job.status != "pending" or not changes:
+            return False
+        told: dict[str, Any] = {}
+        for name, value in changes.items():
+            match name:
+                case "max_attempts":
+                    job.max_attempts, told["maxAttempts"] = max(value, job.attempts + 1), value
+                case "run_at":
+                    job.run_at, told["runAt"] = self.now, None
+                case "delay":
+                    told["delayMs"] = value // MS
+                    job.run_at = Moment(told["delayMs"], self._tick)
+                case "timeout":
+                    job.timeout, told["timeoutMs"] = value, None if value is None else value // MS
+                case "tags":
+                    job.tags = tuple(dict.fromkeys(value or ()))
+                    told["tags"] = list(job.tags) or None
+                case "retry_delay":
+                    told["retryDelay"] = None if value is None else int(value.total_seconds())
+                    job.retry = replace(job.retry, delay=told["retryDelay"])
+                case _:
+                    setattr(job, name, value)
+                    told[name] = value
+        job.updated_at = self.now
+        self._log(job, "edited", told)
+        self.hooks.append(("job:edited", job.id))
+        return True
 
     # -- what workers do --------------------------------------------------------------------------
 

@@ -292,6 +292,56 @@ async def test_a_tag_includes_earlier_jobs_of_the_batch(queue: JobQueue, hand: H
     assert await hand.claim() == [handles[1].id]
 
 
+async def test_a_tag_does_not_include_what_the_call_did_not_add(queue: JobQueue, hand: Hand) -> None:
+    """The job that has the key already has no such tag, and has ended badly."""
+    bad = await queue.add_job("t", idempotency_key="k")
+    await queue.cancel_job(bad.id)
+    again, after = await queue.add_jobs(
+        [
+            NewJob("t", 0, {"tags": ["in"], "idempotency_key": "k"}),
+            NewJob("t", 1, {"depends_on": DependsOn(tags=["in"])}),
+        ]
+    )
+    assert again.id == bad.id
+    assert await hand.claim() == [after.id]
+    await _sound(queue)
+
+
+async def test_two_places_that_are_one_job_count_once(queue: JobQueue, hand: Hand) -> None:
+    first = await queue.add_job("t", idempotency_key="k")
+    _, after = await queue.add_jobs(
+        [NewJob("t", 0, {"idempotency_key": "k"}), NewJob("t", 1, {"depends_on": [first, batch_ref(0)]})]
+    )
+    assert (await after.refresh()).depends_on == (first.id,)
+    await hand.claim()
+    await hand.complete(first)
+    assert await hand.claim() == [after.id]
+
+
+async def test_only_a_cancel_by_cascade_has_a_root(queue: JobQueue, hand: Hand) -> None:
+    a = await queue.add_job("t", "a")
+    b = await queue.add_job("t", "b", depends_on=a)
+    await queue.cancel_job(a.id)
+    assert (await b.refresh()).cascade_root == a.id
+    await queue.retry_job(b.id)
+    await queue.cancel_job(b.id)
+    job = await b.refresh()
+    assert (job.status, job.cascade_root, job.pending_reason) == ("cancelled", None, None)
+
+
+async def test_the_root_of_a_cascade_is_known_after_a_long_story(queue: JobQueue) -> None:
+    a = await queue.add_job("t", "a")
+    b = await queue.add_job("t", "b", depends_on=a)
+    for n in range(100):
+        await queue.cancel_job(b.id, by=f"somebody, for the time {n}")
+        await queue.retry_job(b.id)
+        if n % 7 == 0:
+            assert (await b.refresh()).blocked
+    await queue.cancel_job(a.id)
+    assert (await b.refresh()).cascade_root == a.id
+    assert len(await queue.get_job_events(b.id)) == 202
+
+
 async def test_a_failure_cancels_by_tag_too(queue: JobQueue, hand: Hand) -> None:
     a = await queue.add_job("t", tags=["in"])
     b = await queue.add_job("t", depends_on=DependsOn(tags=["in"]))
@@ -415,3 +465,25 @@ async def test_it_is_explained(queue: JobQueue, hand: Hand) -> None:
     found = await queue.explain_job(c.id)
     assert (found.state, found.will_run) == ("cancelled", "never")
     assert found.reasons[0].evidence["root_job_id"] == a.id == (await c.refresh()).cascade_root
+
+
+async def test_run_again_together_they_keep_their_order(queue: JobQueue, hand: Hand) -> None:
+    chain = await queue.chain(NewJob("t", 1), NewJob("t", 2), NewJob("t", 3))
+    await hand.claim()
+    await hand.fail(chain[0])
+    assert set((await queue.retry_jobs(chain.ids)).values()) == {"changed"}
+    for handle in chain:
+        assert await hand.claim() == [handle.id]
+        await hand.complete(handle)
+    await _sound(queue)
+
+
+async def test_a_bulk_cancel_cascades(queue: JobQueue) -> None:
+    told: list[int] = []
+    queue.on("job:cancelled", lambda hook: told.append(hook.job_id or 0))
+    first = await queue.add_jobs(NewJob("t", n, {"tags": ["first"]}) for n in range(3))
+    second = await queue.add_jobs(NewJob("t", n, {"depends_on": handle}) for n, handle in enumerate(first))
+    assert await queue.cancel_all_upcoming_jobs(tags=["first"]) == 3
+    assert await _statuses(second) == ["cancelled"] * 3
+    assert sorted(told) == [handle.id for handle in (*first, *second)]
+    await _sound(queue)

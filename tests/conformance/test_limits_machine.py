@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from dataqueue import Rate
 from dataqueue.backends.base import Completed, Failed, Outcome, Released, WorkerInfo
 from dataqueue.limits import TypeLimits
+from dataqueue.options import make_edit
 
 R = TypeVar("R")
 TYPES = ("a", "b")
@@ -29,6 +30,7 @@ GROUPS = (None, "g", "g1", "ж")
 WORKERS = ("w", "w2", "ворк")
 LEASE = 3600.0
 PER = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Known:
     status: str = "pending"
     lease: int = 0
     worker: str = ""
+    later: bool = False
 
 
 class LimitsMachine(RuleBasedStateMachine):
@@ -93,6 +96,8 @@ class LimitsMachine(RuleBasedStateMachine):
     def why_not(self, job: Known) -> str | None:
         """What keeps a pending job from being claimed now."""
         most, limits = self.group_limit(), self.limits.get(job.job_type, TypeLimits())
+        if job.later:
+            return "scheduled"
         if None in self.paused or job.job_type in self.paused:
             return "queue_paused"
         if most is not None and job.group is not None and self.running(group=job.group) >= most:
@@ -166,6 +171,33 @@ class LimitsMachine(RuleBasedStateMachine):
             job_id = job.choice(pending)
             assert self.run(self.queue.cancel_job(job_id))
             self.jobs[job_id].status = "cancelled"
+
+    @rule(group=st.sampled_from(GROUPS[1:]), job_type=st.sampled_from(TYPES))
+    def cancel_a_group(self, group: str, job_type: str) -> None:
+        meant = [
+            job for job in self.jobs.values() if (job.group, job.job_type, job.status) == (group, job_type, "pending")
+        ]
+        assert self.run(self.queue.cancel_all_upcoming_jobs(group=group, job_type=job_type)) == len(meant)
+        for job in meant:
+            job.status = "cancelled"
+
+    @rule(
+        chooser=st.randoms(use_true_random=False),
+        count=st.integers(1, 4),
+        changes=st.sampled_from(({"delay": DAY}, {"run_at": None}, {"priority": 9}, {"priority": -9, "tags": ["x"]})),
+    )
+    def edit(self, chooser: random.Random, count: int, changes: dict[str, Any]) -> None:
+        pending = self.of("pending")
+        chosen = sorted(chooser.sample(pending, min(count, len(pending))))
+        if chosen:
+            results = self.run(self.backend.edit(chosen, make_edit(None, changes)))
+            for job_id, result in results.items():
+                if result == "changed":
+                    self.jobs[job_id].later = "delay" in changes or (
+                        "run_at" not in changes and self.jobs[job_id].later
+                    )
+                else:  # it has failed, and is tried again at once
+                    assert result == "unchanged"
 
     @rule(
         chooser=st.randoms(use_true_random=False),
@@ -241,9 +273,13 @@ class LimitsMachine(RuleBasedStateMachine):
                 assert found.is_ready == claimed, (job_id, found)
                 if not claimed:
                     why = self.why_not(self.jobs[job_id])
-                    assert found.state == ("paused" if why == "queue_paused" else "limited")
+                    named = {"scheduled": ("scheduled",), "queue_paused": ("paused",)}.get(why or "", ("limited",))
+                    assert found.state in named
 
     def everything_ends(self) -> None:
+        self.run(self.queue.edit_all_pending_jobs({"run_at": None}))
+        for job in self.jobs.values():
+            job.later = False
         for job_type in (None, *TYPES):
             self.run(self.queue.resume(job_type))
         self.paused.clear()

@@ -12,7 +12,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -64,6 +64,30 @@ options = st.fixed_dictionaries(
         "retry_delay": st.sampled_from((timedelta(seconds=5), None)),
     },
 )
+edits = st.builds(
+    lambda fields, when: {**fields, **when},
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "payload": st.sampled_from(VALUES),
+            "priority": st.sampled_from((1, -1, 2**31 - 1, -(2**31))),
+            "max_attempts": st.integers(1, 3),
+            "tags": st.none() | st.lists(st.sampled_from(TAGS), max_size=3),
+            "timeout": st.sampled_from((timedelta(minutes=1), None)),
+            "retry_delay": st.sampled_from((timedelta(seconds=5), None)),
+        },
+    ),
+    st.sampled_from(({}, {}, {"run_at": None}, {"delay": timedelta(0)}, {"delay": DAY}, {"delay": 2 * DAY})),
+)
+bulk_filters = st.fixed_dictionaries(
+    {},
+    optional={
+        "job_type": st.lists(st.sampled_from((*TYPES, "unknown")), min_size=1, unique=True),
+        "tags": st.lists(st.sampled_from(TAGS), min_size=1, max_size=2),
+        "priority": st.sampled_from((0, 1)),
+    },
+)
+tag_modes = st.sampled_from(("all", "any", "exact", "none"))
 new_jobs = st.builds(NewJob, st.sampled_from(TYPES), st.sampled_from(VALUES), options)
 texts = st.sampled_from(VALUES).map(json.dumps)
 workers = st.sampled_from(WORKERS)
@@ -209,7 +233,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.run(self.queue.open())
         self.heart = self.queue.backend.heart()
         note: Callable[[Hook], None] = lambda hook: self.hooks.append((hook.name, hook.job_id or 0))  # noqa: E731
-        for name in ("job:added", "job:cancelled", "job:retried"):
+        for name in ("job:added", "job:cancelled", "job:retried", "job:edited"):
             self.queue.on(name, note)
 
     def teardown(self) -> None:
@@ -251,6 +275,58 @@ class QueueMachine(RuleBasedStateMachine):
         self.step()
         expected = self.model.retry(job_id, force)
         self.changes(self.queue.retry_job(job_id, force=force), expected, ("changed",))
+
+    @rule(data=st.data(), changes=edits)
+    def edit(self, data: Data, changes: dict[str, Any]) -> None:
+        job_id = self.any_job(data)
+        self.step()
+        job = self.model.jobs.get(job_id)
+        expected = "missing" if job is None else "changed" if self.model.edit(job, changes) else "unchanged"
+        self.changes(self.queue.edit_job(job_id, **changes), expected, ("changed",))
+
+    @rule(changes=edits, filters=bulk_filters, mode=tag_modes)
+    def edit_many(self, changes: dict[str, Any], filters: dict[str, Any], mode: TagMode) -> None:
+        if "payload" in changes:
+            filters["job_type"] = "mail"
+        meant = self.meant(filters, mode, ["pending"]) if changes else []
+        self.step()
+        counted = self.run(self.queue.edit_all_pending_jobs(changes, dry_run=True, tag_mode=mode, **filters))
+        changed = self.run(self.queue.edit_all_pending_jobs(changes, tag_mode=mode, **filters))
+        assert counted == changed == len(meant)
+        assert all(self.model.edit(job, changes) for job in meant)
+
+    @rule(
+        filters=bulk_filters,
+        mode=tag_modes,
+        status=st.none() | st.sets(st.sampled_from(("pending", "failed", "processing")), min_size=1),
+    )
+    def cancel_many(self, filters: dict[str, Any], mode: TagMode, status: set[Any] | None) -> None:
+        meant = [
+            job
+            for job in self.meant(filters, mode, status or {"pending", "waiting", "failed"})
+            if job.status != "failed" or job.next_attempt_at is not None
+        ]
+        self.step()
+        assert self.run(self.queue.cancel_all_upcoming_jobs(tag_mode=mode, status=status, **filters)) == len(meant)
+        for job in meant:
+            self.model.cancel(job.id)
+
+    @rule(
+        filters=bulk_filters,
+        mode=tag_modes,
+        status=st.none() | st.sets(st.sampled_from(("failed", "cancelled")), min_size=1),
+    )
+    def retry_many(self, filters: dict[str, Any], mode: TagMode, status: set[Any] | None) -> None:
+        meant = [job for job in self.meant(filters, mode, status or {"failed"}) if job.next_attempt_at is None]
+        self.step()
+        assert self.run(self.queue.retry_all_failed_jobs(tag_mode=mode, status=status, **filters)) == len(meant)
+        for job in meant:
+            self.model.retry(job.id, False)
+
+    def meant(self, filters: dict[str, Any], mode: TagMode, status: Collection[str]) -> list[ModelJob]:
+        types = filters.get("job_type")
+        wanted = {**filters, "job_type": [types] if isinstance(types, str) else types, "tag_mode": mode}
+        return self.model.matching({**wanted, "status": status})[::-1]
 
     def changes(self, operation: Coroutine[Any, Any, bool], expected: str, yes: Sequence[str]) -> None:
         try:

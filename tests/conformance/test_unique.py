@@ -140,6 +140,16 @@ async def test_within_one_call(queue: JobQueue) -> None:
     await _sound(queue)
 
 
+async def test_who_is_replaced_within_the_call_is_as_the_last_one(queue: JobQueue) -> None:
+    other = await queue.add_job("t", 0)
+    first, last = await queue.add_jobs(
+        [NewJob("t", 1, {"unique": ONE, "depends_on": other}), NewJob("t", 2, {"unique": Unique("one", replace=True)})]
+    )
+    job = await first.refresh()
+    assert first.id == last.id and (job.payload, job.blocked, job.depends_on) == (2, False, ())
+    await _sound(queue)
+
+
 async def test_many_producers_at_once_add_one(make_queue: Callable[..., JobQueue]) -> None:
     queues = [make_queue(max_connections=4) for _ in range(3)]
     for number in range(5):

@@ -21,7 +21,7 @@ READ_TOOLS = [
     "search_docs", "get_doc", "queue_status", "list_jobs", "get_job", "explain_job", "summarize_failures",
     "list_workers", "check_setup",
 ]  # fmt: skip
-WRITE_TOOLS = ["retry_jobs", "cancel_jobs", "add_job", "set_paused"]
+WRITE_TOOLS = ["retry_jobs", "cancel_jobs", "edit_job", "add_job", "set_paused"]
 
 
 @pytest.fixture
@@ -288,6 +288,39 @@ async def test_a_dry_run_comes_first(make_server: Callable[..., Server], queue: 
     ]
     new = (await queue.get_all_jobs())[0]
     assert (new.payload, new.tags) == ({"a": 1}, ("mcp",)) and new.run_at - new.created_at >= timedelta(seconds=59)
+
+
+async def test_a_pending_job_is_edited(make_server: Callable[..., Server], queue: JobQueue) -> None:
+    await queue.add_job("pay", {"token": "sk-live-abcdefghijklmnop", "n": 1}, delay=timedelta(hours=1))
+    done: dict[str, Any] = {"dry_run": False, "confirm": True}
+    changes = {"priority": 9, "run_at": "now", "payload": {"n": 2}, "tags": ["x"], "timeout_seconds": 5}
+    async with Client(make_server(allow_writes=True)) as client:
+        told = await ask(client, "edit_job", job_id=1, changes=changes)
+        assert told.startswith("Dry run: nothing was done") and "priority: 0 → 9" in told and "→ now" in told
+        assert "sk-live" not in told
+        assert "this client cannot ask" in await ask(client, "edit_job", job_id=1, changes=changes, dry_run=False)
+        assert len(await queue.get_job_events(1)) == 1
+        assert "changed: job 1" in await ask(client, "edit_job", job_id=1, changes=changes, **done)
+        assert "Name what to change" in await refused(client, "edit_job", job_id=1, changes={})
+        assert "no job 9" in await refused(client, "edit_job", job_id=9, changes={"priority": 1})
+        for name, wrong in (
+            ("run_at", "soon"),
+            ("run_at", "2030-01-01T00:00:00"),
+            ("priority", 2**40),
+            ("priority", None),
+            ("timeout_seconds", 1e30),
+            ("group", "g"),
+        ):
+            assert name in await refused(client, "edit_job", job_id=1, changes={name: wrong}, **done)
+        assert "changed: job 1" in await ask(client, "edit_job", job_id=1, changes={"timeout_seconds": None}, **done)
+        await queue.cancel_job(1)
+        told = await ask(client, "edit_job", job_id=1, changes={"priority": 1}, **done)
+        assert "only pending jobs can be changed" in told
+    job = await queue.require_job(1)
+    assert (job.priority, job.payload, job.tags, job.timeout) == (9, {"n": 2}, ("x",), None)
+    assert job.run_at < job.created_at + timedelta(minutes=30)
+    event = (await queue.get_job_events(1))[1]
+    assert (event.event_type, event.metadata["by"], event.metadata["priority"]) == ("edited", "mcp", 9)
 
 
 async def test_a_type_is_paused_and_resumed(make_server: Callable[..., Server], queue: JobQueue) -> None:

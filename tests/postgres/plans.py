@@ -54,7 +54,7 @@ def embedded() -> Iterator[str]:
 def build(conn: Conn) -> None:
     """The tables at their worst: each kind of job in great numbers, ours scattered among the others."""
     # Indexes after the rows is faster, and makes the same indexes.
-    steps = [item for item in migrations.migrations() if item.name in ("indexes", "limit_indexes")]
+    steps = [item for item in migrations.migrations() if item.name.endswith("indexes")]
     indexes = "\n".join(item.sql("public", shared=False) for item in steps)
     for name in re.findall(r"INDEX CONCURRENTLY IF NOT EXISTS (\w+)", indexes):
         conn.execute(f"DROP INDEX IF EXISTS {name}")  # type: ignore[call-overload]

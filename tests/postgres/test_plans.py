@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -26,7 +27,12 @@ pytestmark = [pytest.mark.plans, pytest.mark.timeout(900)]
 
 SQL = Statements("public")
 _CLAIM_SETTINGS = f"SELECT {_text('_settings')}"
-PKEY, READY_INDEX, FUTURE, UNFINISHED = "job_queue_pkey", "dataqueue_ready", "dataqueue_later", "dataqueue_unfinished"
+PKEY, READY_INDEX, FUTURE, UNFINISHED = (
+    "job_queue_pkey",
+    "dataqueue_ready",
+    "dataqueue_upcoming",
+    "dataqueue_unfinished",
+)
 PARKED, GROUP_RUNNING = "dataqueue_parked", "dataqueue_group_running"
 KEYS, TAGS, EVENTS = "idx_job_queue_idempotency_key", "dataqueue_tags", "job_events_pkey"
 
@@ -82,6 +88,9 @@ HELD = {"ids": list(range(FIRST_RUNNING, FIRST_RUNNING + 100)), "leases": list(r
 FAILED = {"messages": ["m"] * 100, "reasons": ["handler_error"] * 100, "retries": [1000] * 100}
 FAILED |= {"error_types": ["ValueError"] * 100, "frames": ["a.py:1 f"] * 100}
 ONE = {"id": FIRST_RUNNING, "lease_id": 1}
+BY = {"by": "ada"}
+MANY = {"ids": list(range(FINISHED + 1, FINISHED + 501))}
+CHANGES = '{"priority": 7, "delayMs": 60000, "tags": ["a"]}'
 NEW = {"job_type": "t", "payload": "1", "priority": 0, "run_at": None, "delay_ms": 0, "max_attempts": 3}
 NEW |= {
     "timeout_ms": None,
@@ -90,7 +99,10 @@ NEW |= {
     "retry_backoff": None,
     "retry_delay_max": None,
     "group": None,
+    "dead_letter": None,
 }
+OLD: dict[str, Any] = {"before": datetime(2999, 1, 1, tzinfo=UTC), "limit": 1000, "dry_run": False}
+NONE = {"before": datetime(1999, 1, 1, tzinfo=UTC)}
 WORKER = {
     "id": "worker-1",
     "host": "h",
@@ -133,13 +145,33 @@ CASES = [
     Case("set progress", SQL("set_progress"), {**ONE, "percent": 5}, {PKEY}, 1, 40),
     Case("prolong", SQL("prolong"), {**ONE, "ms": 1000}, {PKEY}, 1, 40),
     Case("set output", SQL("set_output"), {**ONE, "output": "5"}, {PKEY}, 1, 40),
-    Case("cancel", SQL("cancel_job"), {"id": FINISHED + 1, "by": "ada"}, {PKEY}, 3, 60),
-    Case("retry", SQL("retry_job"), {"id": 1, "force": False, "by": "ada"}, {PKEY}, 2, 60),
+    Case("cancel", SQL("cancel_jobs"), {**BY, "ids": [FINISHED + 1], "statuses": ["pending"]}, {PKEY}, 4, 80),
+    Case("retry", SQL("retry_jobs"), {**BY, "ids": [1], "statuses": ["failed"], "ended": False}, {PKEY}, 4, 80),
+    Case("edit", SQL("edit_jobs"), {**BY, "ids": [FINISHED + 1], "changes": CHANGES}, {PKEY}, 4, 80),
+    # Each row is looked up, locked, and looked up again to be changed; each change enters every index.
+    Case("cancel 500", SQL("cancel_jobs"), {**BY, **MANY, "statuses": ["pending"]}, {PKEY}, 1_600, 20_000, prepared=False),
+    Case("retry 500", SQL("retry_jobs"), {**BY, "ids": list(range(1, 501)), "statuses": ["failed"], "ended": True}, {PKEY},
+         1_600, 20_000, prepared=False),
+    Case("edit 500", SQL("edit_jobs"), {**BY, **MANY, "changes": CHANGES}, {PKEY}, 1_600, 20_000, prepared=False),
     Case("add", SQL("add_job_once"), {**NEW, "idempotency_key": "new"}, {KEYS}, 1, 60),
     Case("add, key taken", SQL("add_job_once"), {**NEW, "idempotency_key": "key-10"}, {KEYS}, 1, 60),
     Case("add 1000", SQL("add_jobs"), {"jobs": json.dumps([{"t": "t", "p": n, "k": f"key-{n}"} for n in range(1000)])},
          set(), 0, 30_000),
     Case("find keys", SQL("find_keys"), {"keys": [f"key-{n}" for n in range(100)]}, {KEYS}, 100, 600),
+    # A page of 5,000 rows, and for each that goes its own pages and those of its events.
+    Case("delete 1000 completed", SQL("delete_completed"), {**OLD, "status": "completed", "after": 50_000}, {PKEY}, 7_000, 30_000,
+         prepared=False),
+    Case("delete 1000 completed, none old", SQL("delete_completed"), {**OLD, **NONE, "status": "completed", "after": 50_000},
+         {PKEY}, 5_000, 300, prepared=False),
+    Case("delete 1000 failed", SQL("delete_ended"), {**OLD, "status": "failed", "after": 0}, {UNFINISHED, PKEY}, 7_000, 30_000,
+         prepared=False),
+    Case("delete 1000 failed, none old", SQL("delete_ended"), {**OLD, **NONE, "status": "failed", "after": 10_000},
+         {UNFINISHED, PKEY}, 5_000, 6_000, prepared=False),
+    Case("delete 1000 events", SQL("delete_events"), {**OLD, "after_job": 1_000, "after_event": 0}, {EVENTS, PKEY}, 7_000, 12_000,
+         prepared=False),
+    Case("release 1000 keys", SQL("release_keys"), {**OLD, "after": "key-2"}, {KEYS, PKEY}, 7_000, 40_000, prepared=False),
+    Case("elect", SQL("elect"), {"role": "r", "holder": "h", "seconds": 30}, set(), 1, 20),
+    Case("resign", SQL("resign"), {"role": "r", "holder": "h"}, set(), 1, 20),
     Case("list events", SQL("list_events"), {"job_id": 1000}, {EVENTS}, 2, 10),
     Case("register worker", SQL("register_worker"), {**WORKER, "lease_seconds": 30}, {UNFINISHED}, RUNNING + 300, 700),
     Case("list workers", SQL("list_workers"), {}, {UNFINISHED}, RUNNING + 300, 700),
@@ -182,7 +214,7 @@ def test_a_statement_reads_no_more_than_it_must(big: Conn, case: Case, generic: 
 
 def _of_jobs(report: Report) -> set[str]:
     """Without those of tables that are small whatever the queue is."""
-    small = ("workers", "listeners", "limits")
+    small = ("workers", "listeners", "limits", "dataqueue_dependencies", "dataqueue_prerequisites")
     return {name for name in report.scans if not any(part in name for part in small)}
 
 
@@ -371,6 +403,58 @@ def test_what_frees_places(grouped: Conn, generic: bool) -> None:
             grouped, case.statement, case.parameters, generic=generic, before=case.before or _CLAIM_SETTINGS
         )
         print(f"\n{plans.version_of(grouped)} {case.name:26} {'generic' if generic else 'custom '} {report}")
+        assert _of_jobs(report) <= case.indexes, case.name
+        assert report.rows <= case.rows and report.total <= case.blocks, case.name
+
+
+# -- dependencies, dead letters, unique jobs ----------------------------------------------------------
+
+UNIQUE = "dataqueue_unique"
+
+
+@pytest.fixture(scope="module")
+def dependent(server_url: str) -> Iterator[Conn]:
+    """Much that is over, some of it with unique keys that come again and again, and 100,000 jobs that wait for others."""
+    with plans.new_queue(server_url, "dependent") as conn:
+        conn.execute(
+            "INSERT INTO job_queue (job_type, payload, status, attempts, unique_key) SELECT 'ours-0', '1', 'completed', 1,"
+            " CASE WHEN n > 200000 THEN 't=' || n % 10 END FROM generate_series(1, 300000) n"
+        )
+        conn.execute(
+            "INSERT INTO job_queue (job_type, payload, status, attempts, lease_id, locked_by, has_dependants)"
+            " SELECT 'ours-1', '1', 'processing', 1, n, 'worker-1', TRUE FROM generate_series(1, 1000) n"
+        )
+        conn.execute(
+            "INSERT INTO job_queue (job_type, payload, blocked, depends_on, tags) SELECT 'ours-1', '1', TRUE,"
+            " ARRAY[300001 + n % 1000], ARRAY['tag-' || n % 5000] FROM generate_series(1, 100000) n"
+        )
+        conn.execute("ALTER TABLE dataqueue_dependencies DISABLE TRIGGER dataqueue_join")
+        conn.execute(
+            "INSERT INTO dataqueue_dependencies SELECT 300001 + n % 1000, 301000 + n FROM generate_series(1, 100000) n"
+        )
+        conn.execute("ALTER TABLE dataqueue_dependencies ENABLE TRIGGER dataqueue_join")
+        conn.execute("VACUUM ANALYZE")
+        yield conn
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["", "any parameters"])
+def test_dependencies_and_unique_jobs(dependent: Conn, generic: bool) -> None:
+    keys = {"keys": [f"t={n}" for n in range(20)]}
+    held = {"ids": list(range(300_001, 300_011)), "leases": list(range(1, 11))}
+    waits = json.dumps([{"id": 301_000 + n, "on_ids": [300_001, 5]} for n in range(1, 11)])
+    cases = [
+        Case("lock unique", SQL("lock_unique"), keys, set(), 20, 20),
+        Case("find unique", SQL("find_unique"), keys, {UNIQUE}, 200, 1_500),
+        # Each of the ten frees a hundred others: their edges, their rows and indexes, and an event each.
+        Case("complete, freeing", SQL("complete_jobs"), {**held, "outputs": ["1"] * 10}, {PKEY}, 10, 45_000),
+        Case("depend", SQL("depend"), {"jobs": waits}, {PKEY}, 10, 1_000),
+        Case("find unmet", SQL("find_unmet"), {"id": 301_001, "most": 20}, {PKEY}, 2, 40),
+        Case("lock letter", SQL("lock_letter"), {"letter": 5, "source": 6}, {PKEY}, 2, 20),
+        Case("end letter", SQL("end_letter"), {"letter": 5, "job": 6, "by": None}, {PKEY}, 3, 60),
+    ]
+    for case in cases:
+        report = explain(dependent, case.statement, case.parameters, generic=generic, before=_CLAIM_SETTINGS)
+        print(f"\n{plans.version_of(dependent)} {case.name:26} {'generic' if generic else 'custom '} {report}")
         assert _of_jobs(report) <= case.indexes, case.name
         assert report.rows <= case.rows and report.total <= case.blocks, case.name
 

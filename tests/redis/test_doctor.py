@@ -17,6 +17,7 @@ from dataqueue.backends.base import Cancelled, Completed, Failed, Finding, Relea
 from dataqueue.backends.redis.backend import RedisBackend
 from dataqueue.backends.redis.doctor import examine_deep
 from dataqueue.backends.redis.layout import pack_id
+from dataqueue.options import make_edit
 
 
 def _of(findings: list[Finding], check: str) -> tuple[str, str]:
@@ -129,7 +130,12 @@ async def test_consistent_after_a_random_workload(make_queue: Callable[..., JobQ
             held[worker] += [(job.id, job.lease_id) for job in cycle.jobs]
         elif act == 8:
             job_id = chance.choice(jobs)
-            await (backend.cancel(job_id) if chance.random() < 0.5 else backend.retry(job_id, True))
+            ids = sorted({job_id, *chance.sample(jobs, min(3, len(jobs)))})
+            edit = make_edit(
+                None, {"priority": chance.randint(-2, 2), "delay": timedelta(hours=chance.choice((0, 0, 1)))}
+            )
+            kind = chance.randrange(3)
+            await (backend.cancel(ids) if kind == 0 else backend.retry(ids) if kind == 1 else backend.edit(ids, edit))
         else:
             await backend.reclaim_expired(5)
         if chance.random() < 0.05:

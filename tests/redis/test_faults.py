@@ -20,6 +20,7 @@ from dataqueue import DataQueueError, JobQueue, NewJob, StoreUnavailable
 from dataqueue.backends.base import Backend, Cancelled, Claimed, Completed, Failed, Pulse, Released, WorkerInfo
 from dataqueue.backends.redis.backend import RedisBackend
 from dataqueue.backends.redis.layout import KEYS, SORTED_SETS, pack_id
+from dataqueue.options import make_edit
 
 SHORT = timedelta(seconds=2)
 
@@ -260,8 +261,11 @@ async def test_a_key_of_another_kind_changes_nothing(
         "add": lambda: queue.add_jobs([NewJob("t", options={"tags": ["b"], "idempotency_key": "n"}), NewJob("new")]),
         "add_one": lambda: queue.add_job("t"),
         "cycle": lambda: backend.cycle("w", outcomes, ["t"], 5, True),
-        "cancel": lambda: queue.cancel_job(failed.id + 4),
-        "retry": lambda: queue.retry_job(failed.id),
+        "cancel_jobs": lambda: queue.cancel_job(failed.id + 4),
+        "retry_jobs": lambda: queue.retry_job(failed.id),
+        "edit_jobs": lambda: backend.edit(
+            [failed.id + 4], make_edit(None, {"tags": ["c"], "delay": timedelta(hours=1)})
+        ),
         "reclaim": lambda: backend.reclaim_expired(10),
         "set_output": lambda: backend.set_output(plain.id, plain.lease_id, "2"),
         "register": lambda: backend.register_worker(_worker("new")),

@@ -15,7 +15,7 @@ from dataqueue.backends.base import Added
 from dataqueue.backends.postgres.statements import Statements
 from dataqueue.dependencies import resolve_positions
 from dataqueue.errors import DataQueueError
-from dataqueue.options import JobSpec
+from dataqueue.options import JobEdit, JobSpec
 from dataqueue.unique import latest_of_replaced
 
 Rows = list[tuple[Any, ...]]
@@ -80,6 +80,7 @@ def _add_many(statements: Statements, specs: Sequence[JobSpec], before: Sequence
     places: list[int | tuple[int]] = []
     chosen: list[JobSpec] = []
     if any(spec.unique is not None for spec in specs):
+        specs = latest_of_replaced(specs)
         yield from _settle_unique(statements, specs, places, chosen)
     else:
         chosen.extend(specs)
@@ -137,7 +138,7 @@ def _settle_unique(
     rows = yield statements("find_unique"), {"keys": keys}
     known = {key: (unfinished, pending, latest, age_ms) for key, unfinished, pending, latest, age_ms in rows}
     of_this_call: dict[str, int | tuple[int]] = {}
-    for spec in latest_of_replaced(specs):
+    for spec in specs:
         unique = spec.unique
         if unique is None:
             places.append((len(chosen),))
@@ -151,9 +152,10 @@ def _settle_unique(
         if unique.replace:
             holder = pending
             if pending is not None:
-                changes = {"payload": spec.payload, "run_at": spec.run_at, "delay_ms": spec.delay_ms}
-                edited = yield statements("replace_pending"), {"id": pending, **changes}
-                holder = pending if edited else None  # a worker was faster
+                moment = {"delayMs": spec.delay_ms} if spec.run_at is None else {"runAt": spec.run_at.isoformat()}
+                edit = JobEdit(moment, spec.payload).as_json()
+                rows = yield statements("edit_jobs"), {"ids": [pending], "changes": edit, "by": None}
+                holder = pending if rows and rows[0][1] == "changed" else None  # or a worker was faster
         elif unique.window_ms is not None:
             holder = latest if latest is not None and age_ms < unique.window_ms else None
         else:

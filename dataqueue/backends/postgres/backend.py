@@ -16,10 +16,13 @@ from psycopg_pool import AsyncConnectionPool
 
 from dataqueue.backends.base import (
     AHEAD_LIMIT,
+    CANCELLABLE,
+    RETRYABLE,
     UNMET_SHOWN,
     Added,
     ChangeResult,
     Cycle,
+    EndStatus,
     FailedJob,
     Finding,
     Heart,
@@ -36,7 +39,7 @@ from dataqueue.backends.base import (
     WorkerRecord,
     may_go,
 )
-from dataqueue.backends.postgres import adding, doctor, migrate
+from dataqueue.backends.postgres import adding, changing, cleaning, doctor, migrate
 from dataqueue.backends.postgres.connect import (
     POOL_TIMEOUT,
     READER_TIMEOUT,
@@ -65,9 +68,9 @@ from dataqueue.backends.postgres.records import (
 from dataqueue.backends.postgres.statements import Statements, check_schema
 from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
-from dataqueue.jobs import Job, JobEvent
+from dataqueue.jobs import Job, JobEvent, JobStatus
 from dataqueue.limits import LimitState, TypeLimits
-from dataqueue.options import JobSpec
+from dataqueue.options import JobEdit, JobSpec
 from dataqueue.tasks import end_tasks
 from dataqueue.tls import TLS
 
@@ -253,11 +256,13 @@ class PostgresBackend:
 
         return await self._on_some_connection(read, psycopg.OperationalError)
 
-    async def _write(self, sql: LiteralString, parameters: dict[str, Any]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+    async def write(
+        self, sql: LiteralString, parameters: dict[str, Any], *, prepare: bool | None = None
+    ) -> psycopg.AsyncCursor[tuple[Any, ...]]:
         """Run one statement, which is a transaction."""
 
         async def write(conn: AsyncConnection[Any]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
-            return await conn.cursor(row_factory=tuple_row).execute(sql, parameters)
+            return await conn.cursor(row_factory=tuple_row).execute(sql, parameters, prepare=prepare)
 
         # A backend that was told to end says so before it executes a statement, or instead of committing
         # it, but never after the commit: the statement can be sent again. Any other loss leaves it open.
@@ -280,8 +285,8 @@ class PostgresBackend:
     # -- jobs -------------------------------------------------------------------------------------
 
     async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
-        if conn is None and len(specs) <= adding.CHUNK and adding.is_one_statement(specs):
-            return await self._on_some_connection(lambda own: self._run_steps(own, specs), _UNDONE)
+        if conn is None and len(specs) <= adding.CHUNK:
+            return await self._on_some_connection(lambda own: self._run_transaction(own, specs), _UNDONE)
         return [item async for chunk in self.add_stream(specs, conn) for item in chunk]
 
     async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
@@ -294,8 +299,8 @@ class PostgresBackend:
                 itertools.chain(first, itertools.chain.from_iterable(chunks)), cast("Connection[Any]", conn)
             )
             return
-        if conn is None and len(first) < adding.CHUNK and adding.is_one_statement(first):
-            yield await self._on_some_connection(lambda own: self._run_steps(own, first), _UNDONE)
+        if conn is None and len(first) < adding.CHUNK:
+            yield await self._on_some_connection(lambda own: self._run_transaction(own, first), _UNDONE)
             return
         async with self._adding_connection(conn) as target:
             if conn is not None and not target.autocommit:
@@ -326,6 +331,12 @@ class PostgresBackend:
                 f"conn must be a psycopg AsyncConnection or Connection, not {type(conn).__qualname__}. "
                 "Nothing was added."
             )
+
+    async def _run_transaction(self, conn: AsyncConnection[Any], specs: Sequence[JobSpec]) -> list[Added]:
+        if adding.is_one_statement(specs):
+            return await self._run_steps(conn, specs)
+        async with conn.transaction():
+            return await self._run_steps(conn, specs)
 
     async def _run_steps(
         self, conn: AsyncConnection[Any], specs: Sequence[JobSpec], before: Sequence[int] = ()
@@ -392,19 +403,22 @@ class PostgresBackend:
         rows = await self._read(self.statements("find_finished"), {"ids": list(job_ids)})
         return {job_id: bool(finished) for job_id, finished in rows}
 
-    async def cancel(self, job_id: int, by: str | None = None) -> ChangeResult:
-        cursor = await self._write(self.statements("cancel_job"), {"id": job_id, "by": by})
-        status, exists, _, freed, _ = (await cursor.fetchall())[0]
-        if not exists:
-            return "missing"
-        if freed:  # in line it held a place that its group's next may need
-            await self._cycling.free_places([job_id])
-        return "unchanged" if status is None else "changed" if status == "cancelled" else "requested"
+    async def cancel(
+        self, ids: Sequence[int], by: str | None = None, statuses: Sequence[JobStatus] = CANCELLABLE
+    ) -> dict[int, ChangeResult]:
+        return await changing.cancel(self, ids, by, statuses)
 
-    async def retry(self, job_id: int, force: bool, by: str | None = None) -> ChangeResult:
-        cursor = await self._write(self.statements("retry_job"), {"id": job_id, "force": force, "by": by})
-        retried, exists, *_ = (await cursor.fetchall())[0]
-        return "changed" if retried is not None else "unchanged" if exists else "missing"
+    async def retry(
+        self, ids: Sequence[int], by: str | None = None, statuses: Sequence[JobStatus] = RETRYABLE, ended: bool = False
+    ) -> dict[int, ChangeResult]:
+        return await changing.retry(self, ids, by, statuses, ended)
+
+    async def edit(self, ids: Sequence[int], edit: JobEdit, by: str | None = None) -> dict[int, ChangeResult]:
+        return await changing.edit(self, ids, edit, by)
+
+    async def free_places(self, ids: Sequence[int]) -> None:
+        """These jobs stand in line no more."""
+        await self._cycling.free_places(ids)
 
     async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
         return await self._on_some_connection(lambda conn: self._redrive(conn, letter, by), _UNDONE)
@@ -421,8 +435,8 @@ class PostgresBackend:
                 status, is_final, _, own_letter = rows[letter.source_id]
                 if own_letter != letter.id or not is_final or status not in ("failed", "cancelled"):
                     return None
-                parameters = {"id": letter.source_id, "force": False, "by": by}
-                await conn.execute(self.statements("retry_job"), parameters)
+                again = {"ids": [letter.source_id], "statuses": list(RETRYABLE), "ended": True, "by": by}
+                await conn.execute(self.statements("retry_jobs"), again)
                 job_id = letter.source_id
             else:
                 ((job_id, _),) = await self._run_steps(conn, [letter.spec])
@@ -431,10 +445,10 @@ class PostgresBackend:
 
     async def pause(self, job_type: str | None, by: str | None = None) -> bool:
         parameters = {"job_type": job_type or "", "by": by}
-        return (await self._write(self.statements("pause"), parameters)).rowcount == 1
+        return (await self.write(self.statements("pause"), parameters)).rowcount == 1
 
     async def resume(self, job_type: str | None) -> bool:
-        return (await self._write(self.statements("resume"), {"job_type": job_type or ""})).rowcount == 1
+        return (await self.write(self.statements("resume"), {"job_type": job_type or ""})).rowcount == 1
 
     async def list_limits(self) -> list[LimitState]:
         return [limit_from(row) for row in await self._read(self.statements("read_limits"), {})]
@@ -508,14 +522,32 @@ class PostgresBackend:
         findings = await doctor.examine(self)
         return [*findings, *await doctor.examine_deep(self)] if deep else findings
 
+    # -- cleaning up ------------------------------------------------------------------------------
+
+    def delete_jobs(self, status: EndStatus, before: datetime, limit: int, dry_run: bool = False) -> AsyncIterator[int]:
+        return cleaning.delete_jobs(self, status, before, limit, dry_run)
+
+    def delete_events(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.delete_events(self, before, limit)
+
+    def release_keys(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.release_keys(self, before, limit)
+
+    async def elect(self, role: str, holder: str, seconds: float) -> bool:
+        parameters = {"role": role, "holder": holder, "seconds": seconds}
+        return (await self.write(self.statements("elect"), parameters)).rowcount == 1
+
+    async def resign(self, role: str, holder: str) -> None:
+        await self.write(self.statements("resign"), {"role": role, "holder": holder})
+
     # -- workers ----------------------------------------------------------------------------------
 
     async def register_worker(self, worker: WorkerInfo) -> bool:
-        cursor = await self._write(self.statements("register_worker"), worker_parameters(worker))
+        cursor = await self.write(self.statements("register_worker"), worker_parameters(worker))
         return bool(await cursor.fetchall())
 
     async def unregister_worker(self, worker_id: str) -> None:
-        await self._write(self.statements("unregister_worker"), {"id": worker_id})
+        await self.write(self.statements("unregister_worker"), {"id": worker_id})
 
     def heart(self) -> Heart:
         return PostgresHeart(self.conninfo, self.connect_kwargs, self.statements, self.shared, self.location())
@@ -539,7 +571,7 @@ class PostgresBackend:
             "counts": [rate and rate.count for rate in rates],
             "lengths": [rate and rate.ms for rate in rates],
         }
-        await self._write(self.statements("declare_limits"), parameters)
+        await self.write(self.statements("declare_limits"), parameters)
 
     async def list_due_types(self) -> list[str]:
         return [row[0] for row in await self._read(self.statements("list_due_types"), {})]
@@ -550,18 +582,18 @@ class PostgresBackend:
 
     async def set_progress(self, job_id: int, lease_id: int, percent: int) -> bool:
         parameters = {"id": job_id, "lease_id": lease_id, "percent": percent}
-        return (await self._write(self.statements("set_progress"), parameters)).rowcount == 1
+        return (await self.write(self.statements("set_progress"), parameters)).rowcount == 1
 
     async def prolong(self, job_id: int, lease_id: int, ms: int) -> bool:
         parameters = {"id": job_id, "lease_id": lease_id, "ms": ms}
-        return (await self._write(self.statements("prolong"), parameters)).rowcount == 1
+        return (await self.write(self.statements("prolong"), parameters)).rowcount == 1
 
     async def set_output(self, job_id: int, lease_id: int, output: str) -> bool:
         parameters = {"id": job_id, "lease_id": lease_id, "output": output}
-        return (await self._write(self.statements("set_output"), parameters)).rowcount == 1
+        return (await self.write(self.statements("set_output"), parameters)).rowcount == 1
 
     async def reclaim_expired(self, limit: int) -> list[Reclaimed]:
-        cursor = await self._write(self.statements("reclaim_expired"), {"limit": limit})
+        cursor = await self.write(self.statements("reclaim_expired"), {"limit": limit})
         rows = await cursor.fetchall()
         if any(row[5] for row in rows):
             await self._cycling.free_places([row[0] for row in rows])
@@ -569,10 +601,10 @@ class PostgresBackend:
         return [Reclaimed(row[0], row[1], row[2], row[3]) for row in rows]
 
     async def listen_for(self, topic: Topic, listener_id: str, seconds: float) -> None:
-        await self._write(self.statements("listen_for"), {"topic": topic, "id": listener_id, "seconds": seconds})
+        await self.write(self.statements("listen_for"), {"topic": topic, "id": listener_id, "seconds": seconds})
 
     async def listen_no_more(self, topic: Topic, listener_id: str) -> None:
-        await self._write(self.statements("listen_no_more"), {"topic": topic, "id": listener_id})
+        await self.write(self.statements("listen_no_more"), {"topic": topic, "id": listener_id})
 
     def signals(self) -> AsyncGenerator[Signal]:
         return listen(self.conninfo, self.connect_kwargs, self.statements.channel, self.location())

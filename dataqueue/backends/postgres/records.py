@@ -164,6 +164,7 @@ def filter_parameters(where: JobFilter) -> dict[str, Any]:
         "created_before": where.created_before,
         "error_contains": where.error_contains,
         "group": where.group,
+        "retry_due": where.retry_due,
     }
 
 

@@ -13,12 +13,15 @@ from redis.exceptions import NoPermissionError, ReadOnlyError
 
 from dataqueue.backends.base import (
     AHEAD_LIMIT,
+    CANCELLABLE,
+    RETRYABLE,
     Added,
     Cancelled,
     ChangeResult,
     Claimed,
     Completed,
     Cycle,
+    EndStatus,
     Failed,
     FailedJob,
     Finding,
@@ -35,7 +38,7 @@ from dataqueue.backends.base import (
     WorkerInfo,
     WorkerRecord,
 )
-from dataqueue.backends.redis import doctor, reading, readonly
+from dataqueue.backends.redis import changing, cleaning, doctor, reading, readonly
 from dataqueue.backends.redis.call import AnyClient, Scripts, store_errors
 from dataqueue.backends.redis.connect import Endpoint, endpoint_of_client, endpoint_of_url
 from dataqueue.backends.redis.heart import RedisHeart
@@ -65,9 +68,9 @@ from dataqueue.backends.redis.records import (
 )
 from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnavailable
-from dataqueue.jobs import Job, JobEvent
+from dataqueue.jobs import Job, JobEvent, JobStatus
 from dataqueue.limits import LimitState, TypeLimits
-from dataqueue.options import JobSpec
+from dataqueue.options import JobEdit, JobSpec
 from dataqueue.tls import TLS
 from dataqueue.unique import latest_of_replaced
 
@@ -191,7 +194,8 @@ class RedisBackend:
             return [(added, True)]
         types: dict[str, int] = {}
         jobs: list[bytes] = []
-        for index, spec in enumerate(latest_of_replaced(specs)):
+        specs = latest_of_replaced(specs)
+        for index, spec in enumerate(specs):
             named, by_tags = await self._prerequisites(specs, index, before)
             jobs.append(pack_job(spec, types.setdefault(spec.job_type, len(types) + 1), named, by_tags))
         answer = await self.call("add", len(types), *types, *jobs)
@@ -331,24 +335,27 @@ class RedisBackend:
                 known[job_id] = status in ("completed", "cancelled") or (status == "failed" and not head["next_at"])
         return known
 
-    async def cancel(self, job_id: int, by: str | None = None) -> ChangeResult:
-        return await self._change("cancel", job_id, _by(by))
+    async def cancel(
+        self, ids: Sequence[int], by: str | None = None, statuses: Sequence[JobStatus] = CANCELLABLE
+    ) -> dict[int, ChangeResult]:
+        return await changing.cancel(self, ids, by, statuses)
 
-    async def retry(self, job_id: int, force: bool, by: str | None = None) -> ChangeResult:
-        return await self._change("retry", job_id, int(force), _by(by))
+    async def retry(
+        self, ids: Sequence[int], by: str | None = None, statuses: Sequence[JobStatus] = RETRYABLE, ended: bool = False
+    ) -> dict[int, ChangeResult]:
+        return await changing.retry(self, ids, by, statuses, ended)
 
-    async def _change(self, name: str, job_id: int, *arguments: Any) -> ChangeResult:
-        if not 0 < job_id < 2**48:
-            return "missing"
-        answer = await self.call(name, pack_id(job_id), *arguments)
-        return answer.decode()
+    async def edit(self, ids: Sequence[int], edit: JobEdit, by: str | None = None) -> dict[int, ChangeResult]:
+        return await changing.edit(self, ids, edit, by)
 
     async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
         if letter.source_id >= 2**48:
             return None
         spec, ids = letter.spec, (pack_id(letter.id), pack_id(letter.source_id))
         whose = "" if by is None else f', "by": {json.dumps(by)}'
-        answer = await self.call("redrive", *ids, spec.job_type, _by(by), whose, spec.max_attempts, encode_spec(spec))
+        answer = await self.call(
+            "redrive", *ids, spec.job_type, changing.by_metadata(by), whose, spec.max_attempts, encode_spec(spec)
+        )
         return answer or None
 
     async def pause(self, job_type: str | None, by: str | None = None) -> bool:
@@ -394,6 +401,23 @@ class RedisBackend:
             if answers[2 * n] is not None
         ]
         return sorted(records, key=lambda record: (record.started_at, record.id))
+
+    # -- cleaning up ------------------------------------------------------------------------------
+
+    def delete_jobs(self, status: EndStatus, before: datetime, limit: int, dry_run: bool = False) -> AsyncIterator[int]:
+        return cleaning.delete_jobs(self, status, before, limit, dry_run)
+
+    def delete_events(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.delete_events(self, before, limit)
+
+    def release_keys(self, before: datetime, limit: int) -> AsyncIterator[int]:
+        return cleaning.release_keys(self, before, limit)
+
+    async def elect(self, role: str, holder: str, seconds: float) -> bool:
+        return bool(await self.call("elect", role, holder, round(seconds * 1000)))
+
+    async def resign(self, role: str, holder: str) -> None:
+        await self.call("resign", role, holder)
 
     # -- workers ----------------------------------------------------------------------------------
 
@@ -524,10 +548,6 @@ class RedisBackend:
 
     def signals(self) -> AsyncGenerator[Signal]:
         return listen(self.client, self.scripts.channel, self.location())
-
-
-def _by(by: str | None) -> str:
-    return "" if by is None else json.dumps({"by": by})
 
 
 def _batches(specs: Iterable[JobSpec]) -> Iterable[list[JobSpec]]:

@@ -321,5 +321,5 @@ async def _loose_keys(backend: RedisBackend, pairs: list[tuple[bytes, bytes]]) -
     return {
         (holder, "idempotency key of a job that does not have it")
         for (key, holder), spec in zip(pairs, specs, strict=True)
-        if spec is None or decode_spec(spec)[0].get("key", "").encode() != key
+        if spec is None or (decode_spec(spec)[0].get("key") or "").encode() != key
     }

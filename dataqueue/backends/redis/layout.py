@@ -8,7 +8,7 @@ number is constant; jobs, types and tags are fields and members inside them:
 ====  =====  ===================================================================================
  m    hash   counters ``id``, ``lease``, ``type``, ``event``; ``layout`` version
  h    hash   id6 → head: the fields below, lengths2 and names of worker and group, then the events
- s    hash   id6 → spec: JSON of the options that never change, a newline, the payload's JSON
+ s    hash   id6 → spec: JSON of the options that only an edit changes, a newline, the payload's JSON
  o    hash   id6 → output (JSON)
  er   hash   id6 → error history: JSON lines
  ev   hash   id6 → events that no longer fit the head

@@ -74,6 +74,7 @@ def _fits(job: Job, where: JobFilter) -> bool:
         and (where.created_after is None or job.created_at >= where.created_after)
         and (where.created_before is None or job.created_at < where.created_before)
         and (where.group is None or job.group == where.group)
+        and (where.retry_due is None or job.status != "failed" or (job.next_attempt_at is not None) is where.retry_due)
         and (where.error_contains is None or _has_error(job, where.error_contains))
         and (where.tags is None or _fits_tags(set(job.tags), set(where.tags), where.tag_mode))
     )

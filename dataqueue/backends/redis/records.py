@@ -42,11 +42,15 @@ def milliseconds_of(when: datetime) -> int:
     return -(-(when - _EPOCH) // timedelta(milliseconds=1))
 
 
+def floor_ms(when: datetime) -> int:
+    return (when - _EPOCH) // timedelta(milliseconds=1)
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def encode_spec(spec: JobSpec) -> bytes:
-    """Options that never change, as JSON with only what is not the default; a newline; the payload."""
+    """Options that only an edit changes, as JSON with only what is not the default; a newline; the payload."""
     options: dict[str, Any] = {}
     if spec.timeout_ms is not None:
         options["timeout"] = spec.timeout_ms
@@ -153,9 +157,9 @@ def job_from(
 
 def _cascade(head: Head) -> str | None:
     """Which job's end cancelled this one, as the event says."""
-    for kind, _, metadata in reversed(decode_events(head.events)):
-        if kind == EVENT_CODES["cancelled"] and b"dependencyCascade" in metadata:
-            return json.dumps(json.loads(metadata), separators=(",", ":"))
+    kind, _, metadata = (decode_events(head.events) or [(0, 0, b"")])[-1]
+    if kind == EVENT_CODES["cancelled"] and b"dependencyCascade" in metadata:
+        return json.dumps(json.loads(metadata), separators=(",", ":"))
     return None
 
 
@@ -231,7 +235,7 @@ def events_from(job_id: int, job_type: str, log: bytes) -> list[JobEvent]:
             stored = {key: value for key, value in json.loads(metadata).items() if key not in ("type", "frame")}
             told = {**(told or {}), **stored}
         for key in ("nextAttemptAt", "until", "runAt"):
-            if told and key in told:
+            if told and isinstance(told.get(key), int):
                 told[key] = moment(told[key]).isoformat()
         events.append(JobEvent(number, job_id, name, moment(at), told))
     return events

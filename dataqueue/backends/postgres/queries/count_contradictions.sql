@@ -13,8 +13,7 @@ SELECT kind, count(*), min(id) FROM (
         CASE WHEN blocked AND due THEN 'due, but it waits for others' END,
         CASE WHEN blocked AND status = 'pending' AND NOT EXISTS (SELECT FROM {schema}.dataqueue_dependencies d WHERE d.dependent_id = j.id)
              THEN 'it waits for others, but for none' END,
-        CASE WHEN attempts < 0 OR max_attempts < 1 THEN 'impossible attempts' END,
-        CASE WHEN NOT EXISTS (SELECT FROM {schema}.job_events e WHERE e.job_id = j.id) THEN 'no events' END
+        CASE WHEN attempts < 0 OR max_attempts < 1 THEN 'impossible attempts' END
     ]) AS kind
     FROM {schema}.job_queue j WHERE status <> 'completed'
 ) found WHERE kind IS NOT NULL GROUP BY kind ORDER BY kind

@@ -24,6 +24,7 @@ WHERE (%(id)s::bigint IS NULL OR id = %(id)s::bigint)
   AND (%(created_after)s::timestamptz IS NULL OR created_at >= %(created_after)s::timestamptz)
   AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s::timestamptz)
   AND (%(group)s::text IS NULL OR group_id = %(group)s::text)
+  AND (%(retry_due)s::bool IS NULL OR status <> 'failed' OR (next_attempt_at IS NOT NULL) = %(retry_due)s::bool)
   AND (%(error_contains)s::text IS NULL OR EXISTS (
        SELECT FROM jsonb_array_elements(error_history) e
        WHERE position(lower(%(error_contains)s::text) IN lower(e->>'message')) > 0))

@@ -31,10 +31,13 @@ local function due_of(h)
 end
 
 local function log_event(h, id, kind, metadata)
-  h.events = h.events .. struct.pack('>I1I6I3', kind, now, #metadata) .. metadata
-  if #h.events > SPILL then
-    redis.call('HSET', K_ev, id, (redis.call('HGET', K_ev, id) or '') .. h.events)
-    h.events = ''
+  local event = struct.pack('>I1I6I3', kind, now, #metadata) .. metadata
+  if #h.events + #event > SPILL then -- the last one stays, where it is small: it tells of a cascade
+    local kept = #event > SPILL and '' or event
+    redis.call('HSET', K_ev, id, (redis.call('HGET', K_ev, id) or '') .. h.events .. (kept == '' and event or ''))
+    h.events = kept
+  else
+    h.events = h.events .. event
   end
 end
 
@@ -70,8 +73,8 @@ local function unlink(h, id)
   end
 end
 
--- ... and into those of its new one.
-local function link(h, id)
+-- ... and into those of its new one. parked: not into the line.
+local function link(h, id, parked)
   h.updated = now
   push(put.h, id, encode(h))
   push(put.ix, 0, index_member(h, id))
@@ -80,7 +83,9 @@ local function link(h, id)
     if h.group ~= '' then push(put.gr, 0, running_member(h, id)) end
   else
     local due = due_of(h)
-    if due and due <= now then
+    if due and parked then
+      push(put.pk, 0, parked_member(h, id, due))
+    elseif due and due <= now then
       push(put.rd, 0, ready_member(h, id, due))
     elseif due then
       push(put.dl, 0, delayed_member(h, id, due))
@@ -172,6 +177,16 @@ local function tell_finished(ids)
     for i, id in ipairs(ids) do names[i] = name_of(id) end
     redis.call('PUBLISH', CHANNEL, 'finished ' .. table.concat(names, ' '))
   end
+end
+
+-- Each of these jobs (six bytes an id) as its id and its head, which is nil if there is no such job.
+local function heads_of(packed)
+  local ids, jobs = {}, {}
+  for at = 1, #packed, 6 do ids[#ids + 1] = string.sub(packed, at, at + 5) end
+  for n, data in ipairs(redis.call('HMGET', K_h, unpack(ids))) do
+    jobs[n] = { id = ids[n], h = data and decode(data) or nil }
+  end
+  return jobs
 end
 
 local function is_finished(h)
@@ -330,29 +345,32 @@ local function wait_for(prerequisite, id)
   return is_finished(p)
 end
 
--- A job that is run again waits for those it names that may still end well.
-local function wait_again(h, id)
-  if not has(h, F_DEPENDS) then return end
+-- Run a finished job again, now: at least one more attempt is granted. When flush() has stored it, wait_again().
+local function run_again(h, id, told)
+  unlink(h, id)
+  h.status, h.run_at, h.max = S_PENDING, now, math.max(h.max, h.attempts + 1)
+  h.next_at, h.reason, h.completed, h.progress, h.retried = 0, 0, 0, NO_PROGRESS, now
+  clear_flag(h, F_BLOCKED)
+  redis.call('HDEL', K_o, id)
+  log_event(h, id, E_RETRIED, told)
+  if has(h, F_UNIQUE) then redis.call('ZADD', K_uq, 0, unique_member(redis.call('HGET', K_s, id), id)) end
+  link(h, id)
+end
+
+-- A job that was run again waits for those it names that may still end well, and for whom it waits already.
+local function wait_again(id)
   for _, number in ipairs(options_of(redis.call('HGET', K_s, id)).on or {}) do
     local prerequisite = pack6(number)
     local data = redis.call('HGET', K_h, prerequisite)
     if data and not is_finished(decode(data)) then wait_for(prerequisite, id) end
   end
-  if redis.call('HGET', K_un, id) then set_flag(h, F_BLOCKED) else clear_flag(h, F_BLOCKED) end
-end
-
--- Run a finished job again, now: at least one more attempt is granted.
-local function run_again(h, id, told)
-  unlink(h, id)
-  h.status, h.run_at, h.max = S_PENDING, now, math.max(h.max, h.attempts + 1)
-  h.next_at, h.reason, h.completed, h.progress, h.retried = 0, 0, 0, NO_PROGRESS, now
-  redis.call('HDEL', K_o, id)
-  log_event(h, id, E_RETRIED, told)
-  if h.flags > 0 then
-    wait_again(h, id)
-    if has(h, F_UNIQUE) then redis.call('ZADD', K_uq, 0, unique_member(redis.call('HGET', K_s, id), id)) end
+  if redis.call('HGET', K_un, id) then
+    local h = decode(redis.call('HGET', K_h, id))
+    unlink(h, id)
+    set_flag(h, F_BLOCKED)
+    link(h, id)
+    flush()
   end
-  link(h, id)
 end
 
 local function is_held(h, lease) return h and h.status == S_PROCESSING and h.lease == lease end

@@ -50,7 +50,8 @@ for n = last_type + 1, #ARGV do
   if unique ~= '' then
     holder = unique_holder(unique, window, replace == 1)
     if holder and replace == 1 and not uniques[unique] then
-      replaced[#replaced + 1] = { id = holder, due = due, spec = spec }
+      local moment = run_at < NEVER and string.format(', "runAt": %.0f', run_at) or string.format(', "delayMs": %.0f', delay)
+      replaced[#replaced + 1] = { id = holder, due = due, spec = spec, moment = moment }
       uniques[unique] = holder
       if not earliest or due < earliest then earliest = due end
     end
@@ -78,18 +79,21 @@ for n = last_type + 1, #ARGV do
       push(unique_members, 0, unique .. '\0' .. id)
       push(latest, unique, id)
     end
+    local on, names, seen = {}, {}, {}
     for k, number in ipairs(prerequisites) do
       if number > 0 and not redis.call('HGET', K_h, pack6(number)) then
         return redis.error_reply('NOJOB ' .. string.format('%.0f', number))
       end
-      prerequisites[k] = number > 0 and number or answer[-2 * number - 1]
+      -- A job of this call that was there already has not the tags that it was to get.
+      local is_meant = number > 0 or k <= named or answer[-2 * number] == 1
+      if number < 0 then number = answer[-2 * number - 1] end
+      if is_meant and not seen[number] then -- two places may be one job
+        on[#on + 1], seen[number] = number, true
+        if k <= named then names[#names + 1] = string.format('%.0f', number) end
+      end
     end
-    if #prerequisites > 0 then
-      local names = {}
-      for k = 1, named do names[k] = string.format('%.0f', prerequisites[k]) end
-      if named > 0 then spec = with_option(spec, '"on":[' .. table.concat(names, ',') .. ']') end
-      waiting[#waiting + 1] = { id = id, on = prerequisites }
-    end
+    if #names > 0 then spec = with_option(spec, '"on":[' .. table.concat(names, ',') .. ']') end
+    if #prerequisites > 0 then waiting[#waiting + 1] = { id = id, on = on } end
     local h = { type = number, prio = prio, status = S_PENDING }
     push(put.h, id, fresh_head(number, h.prio, max, due, group, flags, ''))
     push(specs, id, spec)
@@ -126,7 +130,7 @@ for _, r in ipairs(replaced) do
   local payload = string.match(r.spec, '\n(.*)')
   unlink(h, r.id)
   h.run_at, h.next_at = r.due, 0
-  log_event(h, r.id, E_EDITED, '{"payload": ' .. payload .. string.format(', "runAt": %.0f}', r.due))
+  log_event(h, r.id, E_EDITED, '{"payload": ' .. payload .. r.moment .. '}')
   redis.call('HSET', K_s, r.id, string.match(spec, '^.-\n') .. payload)
   link(h, r.id)
   flush()
