@@ -113,3 +113,14 @@ class LeaseLost(BaseException):
     def __init__(self, job_id: int) -> None:
         super().__init__(f"This attempt has lost its lease on job {job_id}: its writes change nothing. Stop the work.")
         self.job_id = job_id
+
+
+class StepsChanged(DataQueueError):
+    """A handler does not do what its job's records say that it did: its code has changed, or it is not deterministic."""
+
+
+class Suspend(BaseException):
+    """A handler waits: its attempt ends here, and goes on from the records when the wait is over.
+
+    A ``BaseException``, so that ``except Exception`` does not hide it; let it pass. ``finally`` blocks run.
+    """

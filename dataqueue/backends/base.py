@@ -18,6 +18,8 @@ from dataqueue.dead_letters import DeadLetter
 from dataqueue.jobs import FailureReason, Job, JobEvent, JobStatus, TagMode
 from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobEdit, JobSpec
+from dataqueue.steps import StepRecord
+from dataqueue.tokens import Token, TokenSpec
 
 Added: TypeAlias = tuple[int, bool]
 """Job id, and whether this call created it."""
@@ -167,6 +169,8 @@ class Claimed:
     created_at: datetime
     run_at: datetime
     group: str | None = None
+    has_steps: bool = False
+    """Whether earlier runs have recorded steps or waits."""
 
 
 Held: TypeAlias = tuple[int, int]
@@ -212,7 +216,18 @@ class Released:
     lease_id: int
 
 
-Outcome: TypeAlias = Completed | Failed | Cancelled | Released
+@dataclass(slots=True)
+class Waiting:
+    """The handler waits for what ``wait`` says; its attempt ends, and is not counted. ``delay_ms`` is the time from now
+    by the store's clock, in place of ``wait.until``."""
+
+    id: int
+    lease_id: int
+    wait: StepRecord
+    delay_ms: int | None = None
+
+
+Outcome: TypeAlias = Completed | Failed | Cancelled | Released | Waiting
 
 
 @dataclass(slots=True)
@@ -535,6 +550,34 @@ class Backend(Protocol):
         ...
 
     async def set_progress(self, job_id: int, lease_id: int, percent: int) -> bool: ...
+
+    async def load_steps(self, job_id: int) -> tuple[list[StepRecord], dict[str, Token], datetime]:
+        """The records of a job in their order, the tokens that its waits name by their ids, and the store's time."""
+        ...
+
+    async def save_step(self, job_id: int, lease_id: int, step: StepRecord, token: TokenSpec | None = None) -> bool:
+        """Record a step (in place of one with the same name), and make a token of the job with it. False if the lease
+        is lost; nothing was changed then."""
+        ...
+
+    # -- tokens -------------------------------------------------------------------------------------
+
+    async def create_token(self, token: TokenSpec) -> Token: ...
+
+    async def get_token(self, token_id: str) -> Token | None: ...
+
+    async def end_token(self, token_id: str, output: str | None, error: str | None) -> tuple[Token | None, bool]:
+        """Complete a token with ``output`` (JSON text), or let it fail with ``error``, and wake the jobs that wait for
+        it. Returns the token as it is now, and whether this was its end."""
+        ...
+
+    async def expire_tokens(self, limit: int) -> int:
+        """End tokens whose time is over and wake who waits for them; how many there were."""
+        ...
+
+    async def delete_tokens(self, before: datetime, limit: int) -> int:
+        """Delete tokens of no job that ended, or were made without an end, before then; how many there were."""
+        ...
 
     async def prolong(self, job_id: int, lease_id: int, ms: int) -> bool:
         """Log that an attempt may run on until ``ms`` from now. False if the lease is lost."""

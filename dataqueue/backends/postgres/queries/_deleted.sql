@@ -11,9 +11,13 @@ chosen AS MATERIALIZED (
     ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
 ), gone AS (
     DELETE FROM {schema}.job_queue WHERE id = ANY (ARRAY(SELECT id FROM locked))
-    RETURNING id, depends_on IS NOT NULL OR depends_on_tags IS NOT NULL AS waited
+    RETURNING id, has_steps, depends_on IS NOT NULL OR depends_on_tags IS NOT NULL AS waited
 ), events AS (
     DELETE FROM {schema}.job_events WHERE job_id = ANY (ARRAY(SELECT id FROM gone))
+), steps AS (
+    DELETE FROM {schema}.dataqueue_steps WHERE job_id = ANY (ARRAY(SELECT id FROM gone WHERE has_steps))
+), tokens AS (
+    DELETE FROM {schema}.waitpoints WHERE job_id = ANY (ARRAY(SELECT id FROM gone WHERE has_steps))
 ), waits AS MATERIALIZED (
     SELECT prerequisite_id, dependent_id FROM {schema}.dataqueue_dependencies
     WHERE dependent_id = ANY (ARRAY(SELECT id FROM gone WHERE waited)) FOR UPDATE SKIP LOCKED
