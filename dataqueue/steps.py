@@ -148,9 +148,12 @@ class Journal:
 
 
 def _what(kind: StepKind) -> str:
-    return {"step": "the step", "sleep": "the wait for a time", "token": "the wait for a token", "jobs": "the wait for jobs"}[
-        kind
-    ]
+    return {
+        "step": "the step",
+        "sleep": "the wait for a time",
+        "token": "the wait for a token",
+        "jobs": "the wait for jobs",
+    }[kind]
 
 
 def add_calendar(moment: datetime, *, years: int, months: int, rest: timedelta) -> datetime:

@@ -103,7 +103,9 @@ def check_timeout(timeout: object) -> int | None:
     if isinstance(timeout, str):
         match = re.fullmatch(r"(\d{1,9})([smhd])", timeout)
         if match is None:
-            raise InvalidJob(f"timeout is {timeout!r:.80}; write a timedelta, or a number and s, m, h or d, such as 10m or 7d.")
+            raise InvalidJob(
+                f"timeout is {timeout!r:.80}; write a timedelta, or a number and s, m, h or d, such as 10m or 7d."
+            )
         timeout = timedelta(**{_UNITS[match[2]]: int(match[1])})
     return check_duration(timeout, "timeout", timedelta(0), MAX_TIMEOUT)
 

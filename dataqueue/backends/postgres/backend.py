@@ -39,7 +39,7 @@ from dataqueue.backends.base import (
     WorkerRecord,
     may_go,
 )
-from dataqueue.backends.postgres import adding, changing, cleaning, doctor, migrate
+from dataqueue.backends.postgres import adding, changing, cleaning, doctor, durable, migrate
 from dataqueue.backends.postgres.connect import (
     POOL_TIMEOUT,
     READER_TIMEOUT,
@@ -71,8 +71,10 @@ from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent, JobStatus
 from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobEdit, JobSpec
+from dataqueue.steps import StepRecord
 from dataqueue.tasks import end_tasks
 from dataqueue.tls import TLS
+from dataqueue.tokens import Token, TokenSpec
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
@@ -177,14 +179,14 @@ class PostgresBackend:
 
     async def _check_schema(self) -> None:
         if self._statements is None:
-            found = await self._read(migrate.FIND_SCHEMA, {"schema": self._given_schema})
+            found = await self.read(migrate.FIND_SCHEMA, {"schema": self._given_schema})
             if not found:
                 raise SchemaError(
                     f"There are no dataqueue tables at {self.location()}. {migrate_hint(self._given_schema)}"
                 )
             self._statements = Statements(found[0][0])
         try:
-            rows = await self._read(self.statements("read_version"), {})
+            rows = await self.read(self.statements("read_version"), {})
         except SchemaError:
             raise SchemaError(
                 f"The tables at {self.location()} are missing or were not made by this package. {migrate_hint(self._given_schema)}"
@@ -247,7 +249,7 @@ class PostgresBackend:
         finally:
             await pool.putconn(conn)
 
-    async def _read(self, sql: LiteralString, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    async def read(self, sql: LiteralString, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Run a query that changes nothing; a connection lost meanwhile is no reason to fail."""
 
         async def read(conn: AsyncConnection[Any]) -> list[tuple[Any, ...]]:
@@ -385,7 +387,7 @@ class PostgresBackend:
     async def get_job(self, job_id: int) -> Job | None:
         parameters = {**filter_parameters(JobFilter()), "id": job_id, "before_id": None, "limit": 1, "offset": 0}
         parameters["values"] = True
-        rows = await self._read(self.statements("list_jobs"), parameters)
+        rows = await self.read(self.statements("list_jobs"), parameters)
         return job_from(rows[0]) if rows else None
 
     async def list_jobs(
@@ -393,14 +395,14 @@ class PostgresBackend:
     ) -> list[Job]:
         parameters = {**filter_parameters(where), "before_id": before_id, "limit": limit, "offset": offset}
         parameters["values"] = values
-        return [job_from(row) for row in await self._read(self.statements("list_jobs"), parameters)]
+        return [job_from(row) for row in await self.read(self.statements("list_jobs"), parameters)]
 
     async def list_events(self, job_id: int) -> list[JobEvent]:
-        rows = await self._read(self.statements("list_events"), {"job_id": job_id})
+        rows = await self.read(self.statements("list_events"), {"job_id": job_id})
         return [event_from(row) for row in rows]
 
     async def finished(self, job_ids: Sequence[int]) -> dict[int, bool]:
-        rows = await self._read(self.statements("find_finished"), {"ids": list(job_ids)})
+        rows = await self.read(self.statements("find_finished"), {"ids": list(job_ids)})
         return {job_id: bool(finished) for job_id, finished in rows}
 
     async def cancel(
@@ -451,13 +453,13 @@ class PostgresBackend:
         return (await self.write(self.statements("resume"), {"job_type": job_type or ""})).rowcount == 1
 
     async def list_limits(self) -> list[LimitState]:
-        return [limit_from(row) for row in await self._read(self.statements("read_limits"), {})]
+        return [limit_from(row) for row in await self.read(self.statements("read_limits"), {})]
 
     async def stats(self) -> Stats:
-        rows, oldest = (await self._read(self.statements("measure_queue"), {}))[0]
+        rows, oldest = (await self.read(self.statements("measure_queue"), {}))[0]
         exact = rows < _COUNT_COMPLETED_BELOW
         by_type: dict[str, dict[str, int]] = {}
-        for job_type, status, count in await self._read(self.statements("count_jobs"), {"completed": exact}):
+        for job_type, status, count in await self.read(self.statements("count_jobs"), {"completed": exact}):
             by_type.setdefault(job_type, {})[status] = count
         completed = None if exact else max(0, rows - sum(sum(counts.values()) for counts in by_type.values()))
         return Stats(
@@ -468,17 +470,17 @@ class PostgresBackend:
         )
 
     async def list_workers(self) -> list[WorkerRecord]:
-        return [worker_from(row) for row in await self._read(self.statements("list_workers"), {})]
+        return [worker_from(row) for row in await self.read(self.statements("list_workers"), {})]
 
     async def now(self) -> datetime:
-        return (await self._read("SELECT now()", {}))[0][0].astimezone(UTC)
+        return (await self.read("SELECT now()", {}))[0][0].astimezone(UTC)
 
     async def situation(self, job_id: int) -> Situation | None:
         job: Job | None = None
         rows: list[tuple[Any, ...]] = []
         for _ in range(_TRIES):  # again, if the job has moved on between the two
             job = await self.get_job(job_id)
-            rows = await self._read(self.statements("explain_job"), {"id": job_id, "most": AHEAD_LIMIT})
+            rows = await self.read(self.statements("explain_job"), {"id": job_id, "most": AHEAD_LIMIT})
             if job is None or not rows or rows[0][1] == job.updated_at:
                 break
         if job is None or not rows:
@@ -487,12 +489,12 @@ class PostgresBackend:
         by_group: dict[str | None, tuple[int, int]] = {}
         may_go_ahead = min(ahead, AHEAD_LIMIT)
         if group_limit is not None and ahead:
-            found = await self._read(self.statements("list_ahead"), {"id": job_id, "most": AHEAD_LIMIT})
+            found = await self.read(self.statements("list_ahead"), {"id": job_id, "most": AHEAD_LIMIT})
             by_group = {group: (count, running) for group, count, running in found}
             may_go_ahead = may_go(by_group, group_limit)
         unmet: list[tuple[Any, ...]] = []
         if job.blocked:
-            unmet = await self._read(self.statements("find_unmet"), {"id": job_id, "most": UNMET_SHOWN})
+            unmet = await self.read(self.statements("find_unmet"), {"id": job_id, "most": UNMET_SHOWN})
         return Situation(
             job=job,
             now=now.astimezone(UTC),
@@ -512,10 +514,10 @@ class PostgresBackend:
 
     async def list_failures(self, job_type: str | None, seconds: float, limit: int) -> list[FailedJob]:
         parameters = {"job_type": job_type, "seconds": seconds, "limit": limit}
-        return [failure_from(row) for row in await self._read(self.statements("list_failures"), parameters)]
+        return [failure_from(row) for row in await self.read(self.statements("list_failures"), parameters)]
 
     async def sample_finished(self, job_type: str | None, limit: int) -> list[Timing]:
-        rows = await self._read(self.statements("sample_finished"), {"job_type": job_type, "limit": limit})
+        rows = await self.read(self.statements("sample_finished"), {"job_type": job_type, "limit": limit})
         return [timing_from(row) for row in rows if row[5] is not None]
 
     async def doctor(self, deep: bool = False) -> list[Finding]:
@@ -574,15 +576,41 @@ class PostgresBackend:
         await self.write(self.statements("declare_limits"), parameters)
 
     async def list_due_types(self) -> list[str]:
-        return [row[0] for row in await self._read(self.statements("list_due_types"), {})]
+        return [row[0] for row in await self.read(self.statements("list_due_types"), {})]
 
     async def list_held(self, worker_id: str) -> list[Held]:
-        rows = await self._read(self.statements("list_held"), {"worker_id": worker_id})
+        rows = await self.read(self.statements("list_held"), {"worker_id": worker_id})
         return [(job_id, lease_id) for job_id, lease_id in rows]
 
     async def set_progress(self, job_id: int, lease_id: int, percent: int) -> bool:
         parameters = {"id": job_id, "lease_id": lease_id, "percent": percent}
         return (await self.write(self.statements("set_progress"), parameters)).rowcount == 1
+
+    async def load_steps(self, job_id: int) -> tuple[list[StepRecord], dict[str, Token], datetime]:
+        return await durable.load_steps(self, job_id)
+
+    async def save_step(self, job_id: int, lease_id: int, step: StepRecord, token: TokenSpec | None = None) -> bool:
+        parameters = durable.step_parameters(job_id, lease_id, step, token)
+        return (await self.write(self.statements("save_step"), parameters)).rowcount == 1
+
+    async def create_token(self, token: TokenSpec) -> Token:
+        return await durable.create_token(self, token)
+
+    async def get_token(self, token_id: str) -> Token | None:
+        return await durable.get_token(self, token_id)
+
+    async def end_token(self, token_id: str, output: str | None, error: str | None) -> tuple[Token | None, bool]:
+        return await durable.end_token(self, token_id, output, error)
+
+    async def expire_tokens(self, limit: int) -> int:
+        return await durable.expire_tokens(self, limit)
+
+    async def delete_tokens(self, before: datetime, limit: int) -> int:
+        return (await self.write(self.statements("delete_tokens"), {"before": before, "limit": limit})).rowcount
+
+    async def on_some_connection(self, operation: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
+        """Run a transaction; again, on another connection, where it is certain that nothing has happened."""
+        return await self._on_some_connection(operation, _UNDONE)
 
     async def prolong(self, job_id: int, lease_id: int, ms: int) -> bool:
         parameters = {"id": job_id, "lease_id": lease_id, "ms": ms}

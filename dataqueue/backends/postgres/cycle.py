@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg.rows import tuple_row
 
-from dataqueue.backends.base import Cancelled, Claimed, Completed, Cycle, Failed, Held, Outcome, Released
+from dataqueue.backends.base import Cancelled, Claimed, Completed, Cycle, Failed, Held, Outcome, Released, Waiting
+from dataqueue.backends.postgres import durable
 from dataqueue.backends.postgres.statements import Statements
 
 if TYPE_CHECKING:
@@ -159,6 +160,9 @@ def _recording_steps(
         steps.append((statements("fail_jobs"), parameters))
     if cancelled:
         steps.append((statements("cancel_attempts"), _held(cancelled)))
+    waiting = [item for item in outcomes if isinstance(item, Waiting)]
+    if waiting:
+        steps.append((statements("wait_jobs"), durable.wait_parameters(waiting)))
     if released:
         steps.append((statements("release_jobs"), {**_held(released), "worker_id": worker_id}))
     return steps
