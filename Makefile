@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/dataqueue demo $(if $(URL),--url '$(URL)')
 
 test: $(VENV)/.installed $(VENV)/.test
-	$(BIN)/pytest -n $(WORKERS) -m 'not plans and not chaos' $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not plans and not chaos' $(ARGS)
 
 check: $(VENV)/.installed $(VENV)/.test $(VENV)/.check
 	$(BIN)/ruff check .

@@ -81,6 +81,11 @@ def here(tmp_path: Path, pg_url: str) -> Here:
     return Here(folder, DATAQUEUE_URL=pg_url)
 
 
+def generate(here: Here, template: str) -> None:
+    """What ``dataqueue init`` writes (see the first test), without its trial."""
+    write(here.folder, {file.path: file.text for file in make_plan(look_at(here.folder), template).files})
+
+
 def write(folder: Path, files: dict[str, str]) -> None:
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -98,13 +103,17 @@ def test_a_job_has_run_on_the_store_that_is_configured(here: Here, template: str
     assert report["job"]["output"] == "Job 1 (send_welcome) is completed: Welcome, Ada <ada@example.com>"
     assert {file["action"] for file in report["files"]} == {"create"}
     assert {file["path"] for file in report["files"]} == set(here.files()) - {"db.sqlite3"}
+    plan = make_plan(look_at(here.folder.parent / "planned" / "shop"), template)
+    assert {file.path: file.text.encode() for file in plan.files} == {
+        path: text for path, text in here.files().items() if path != "db.sqlite3"
+    }
     show = here.python("-m", "dataqueue", "jobs", "show", "1", "--json")
     assert json.loads(show.stdout)["job"]["status"] == "completed"
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_second_run_changes_no_byte(here: Here, template: str) -> None:
-    here.init("--template", template, "--yes")
+    generate(here, template)
     before = here.files()
     report = here.json("--yes" if template != "worker" else "--template=worker", "--yes")  # now it is detected
     assert report["template"] == template
@@ -114,15 +123,17 @@ def test_a_second_run_changes_no_byte(here: Here, template: str) -> None:
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_its_own_tests_are_green(here: Here, template: str) -> None:
-    here.init("--template", template, "--yes")
+    generate(here, template)
     here.env["DATAQUEUE_URL"] = "postgresql://nobody@127.0.0.1:1/never"  # they have a store of their own
     done = here.python("-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert f"{2 if template == 'worker' else 3} passed" in done.stdout
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize(
+    "template", ["worker", "fastapi", "django"]
+)  # flask's pyproject.toml lists what fastapi's does
 def test_it_is_installed_and_runs_from_elsewhere(here: Here, template: str, tmp_path: Path) -> None:
-    here.init("--template", template, "--yes")
+    generate(here, template)
     site = tmp_path / "site"
     here.python("-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(here.folder))
     elsewhere = Here(tmp_path, DATAQUEUE_URL=here.env["DATAQUEUE_URL"])
@@ -136,7 +147,7 @@ def test_it_is_installed_and_runs_from_elsewhere(here: Here, template: str, tmp_
 
 @pytest.mark.parametrize("template", WEB)
 def test_it_serves_and_the_cron_script_works_its_jobs(here: Here, template: str) -> None:
-    here.init("--template", template, "--yes")
+    generate(here, template)
     assert "CRON_SECRET is not set" in here.python("-m", "background.cron", code=2).stderr
     with serving(here, template) as base:
         here.env |= {"APP_URL": base, "CRON_SECRET": "wrong"}
@@ -147,11 +158,10 @@ def test_it_serves_and_the_cron_script_works_its_jobs(here: Here, template: str)
         here.env["APP_URL"] = base
         job = fetch(f"{base}/jobs/welcome", {"to": "ada@example.com"})["job"]
         assert fetch(f"{base}/jobs/{job}")["status"] == "pending"
-        done = here.python("-m", "background.cron", "process", "reclaim")
-        assert '"taken":1' in done.stdout.replace(" ", "")
+        done = here.python("-m", "background.cron", "process", "reclaim", "cleanup").stdout.replace(" ", "")
+        assert '"taken":1' in done and '"reclaimed":0' in done and '"events":0' in done and '"jobs":0' in done
         status = fetch(f"{base}/jobs/{job}")
         assert (status["result"], status["finished"]) == ("Welcome, friend <ada@example.com>", True)
-        assert "501" in here.python("-m", "background.cron", "cleanup", code=1).stderr
         here.env["CRON_SECRET"] = "wrong"
         assert "401" in here.python("-m", "background.cron", code=1).stderr
     assert "does not answer" in here.python("-m", "background.cron", code=1).stderr

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from dataqueue import InvalidJob, JobCancelled, ResultTimeout, SyncJobContext, SyncJobQueue, WrongLoop
+from dataqueue import InvalidJob, InvalidPayload, JobCancelled, ResultTimeout, SyncJobContext, SyncJobQueue, WrongLoop
 
 
 def test_everything_blocks_and_works(store_url: str) -> None:
@@ -38,6 +38,16 @@ def test_everything_blocks_and_works(store_url: str) -> None:
         with pytest.raises(JobCancelled):
             other.result()
         assert queue.retry_job(other.id)
+        later = queue.add_job("doubled", 6, delay=timedelta(hours=1), tags=["later"])
+        assert later.edit(priority=4) and queue.edit_job(later.id, payload=7)
+        with pytest.raises(InvalidPayload):
+            queue.edit_job(later.id, payload="seven")
+        assert queue.edit_all_pending_jobs({"payload": 8}, job_type="doubled", tags=["later"]) == 1
+        assert (later.refresh().priority, later.refresh().payload) == (4, 8)
+        assert queue.cancel_all_upcoming_jobs(tags=["later"]) == 1
+        assert queue.retry_all_failed_jobs(tags=["later"], status="cancelled", dry_run=True) == 1
+        assert queue.retry_jobs([later.id]) == {later.id: "changed"}
+        assert queue.cancel_jobs([later.id, 4711]) == {later.id: "changed", 4711: "missing"}
         with pytest.raises(InvalidJob):
             queue.add_job("doubled", 5, priority="high")  # type: ignore[arg-type]
         assert not [finding for finding in queue.doctor() if finding.level == "error"]

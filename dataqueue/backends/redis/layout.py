@@ -77,7 +77,8 @@ EVENT_CODES: Final = {
 }
 FLAGS: Final = {"blocked": 1, "dependants": 2, "dead": 4, "anyway": 8, "unique": 16, "depends": 32}
 """What is special about a job: it waits for others, others wait for it, it has a dead-letter type, it runs after a
-failed prerequisite too, it has a unique key, it named others or tags to wait for."""
+failed prerequisite too, it has a unique key, it waited for others when it was added (add.lua takes
+this one for the highest)."""
 NO_PROGRESS: Final = 255
 NEVER: Final = 2**48 - 1
 """Later than every time."""
