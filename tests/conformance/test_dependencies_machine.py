@@ -25,7 +25,7 @@ TYPES = ("a", "b")
 TAGS = ("x", "y")
 WORKERS = ("w", "w2")
 LEASE = 3600.0
-ENOUGH = 16
+ENOUGH = 18
 """Jobs after which none is added: what becomes of them tells more."""
 HOUR_MS = 3_600_000
 
@@ -79,9 +79,10 @@ class DependenciesMachine(RuleBasedStateMachine):
         keys: list[JobOptions] = [{"idempotency_key": "i"}, {"idempotency_key": "ii"}, {}, {"tags": TAGS}, {}]
         self.store_jobs([NewJob("a", n, {"max_attempts": 2, **keys[n]}) for n in range(5)])
         self.cycle("w", [], ["a"], 5)
-        a, b, c, d, _ = self.model.leases
+        a, b, c, d, running = self.model.leases
         ends = [Completed(*a), Failed(*b, "boom", "handler_error", None), Cancelled(*c)]
         self.cycle("w", [*ends, Failed(*d, "boom", "handler_error", HOUR_MS)], [], 0)
+        self.store_jobs([NewJob("b", 5, {"depends_on": [running[0]]}), NewJob("a", 6, {"depends_on": [BatchRef(0)]})])
 
     def teardown(self) -> None:
         try:
