@@ -130,6 +130,7 @@ async def test_a_failure_after_a_cancel_was_asked_for_is_told_as_a_cancel(
 
 
 async def test_finished_and_unknown_jobs_cannot_be_cancelled(queue: JobQueue, working: Working) -> None:
+    """D-FALSEEVENTS."""
     await working(queue, {"t": _nothing})
     handle = await queue.add_job("t")
     await handle.wait(timeout=20)
@@ -141,6 +142,7 @@ async def test_finished_and_unknown_jobs_cannot_be_cancelled(queue: JobQueue, wo
 
 
 async def test_an_exhausted_job_can_be_retried_by_hand(queue: JobQueue, working: Working) -> None:
+    """D-RETRYEXH: it gets one more attempt."""
     hooks: list[Hook] = []
     queue.on("job:retried", hooks.append)
     fixed = False
@@ -184,6 +186,7 @@ async def test_a_retry_by_hand_runs_now(queue: JobQueue, working: Working) -> No
 
 
 async def test_what_needs_no_retry_gets_none(queue: JobQueue, working: Working) -> None:
+    """D-FALSEEVENTS."""
     pending = await queue.add_job("other")
     assert not await queue.retry_job(pending.id)
     await working(queue, {"t": _nothing})

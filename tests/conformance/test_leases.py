@@ -14,6 +14,7 @@ from support import Working, take_away, until
 
 from dataqueue import Hook, JobContext, JobQueue, LeaseLost, NewJob, SyncJobContext
 from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released, WorkerInfo
+from dataqueue.retry import RetryPolicy, next_delay
 
 
 def _worker(name: str, lease: float = 60.0) -> WorkerInfo:
@@ -132,6 +133,20 @@ async def test_the_store_says_which_outcomes_became_a_cancel(queue: JobQueue) ->
     assert (cycle.lost, cycle.cancelled) == ([], held[:3])
     statuses = [(await handle.refresh()).status for handle in handles]
     assert statuses == ["cancelled"] * 4 + ["completed", "failed"]
+
+
+async def test_the_longest_backoff_can_be_stored(queue: JobQueue) -> None:
+    """D-RETRYMAXOVERFLOW: a failure after very many attempts is recorded as any other."""
+    backend = await queue.open()
+    handle = await queue.add_job("t")
+    (job,) = await _claim(queue, "w")
+    delay = next_delay(RetryPolicy(), 32_000, 32_767)
+    assert delay is not None
+    failure = Failed(job.id, job.lease_id, "m", "handler_error", delay // timedelta(milliseconds=1))
+    assert (await backend.cycle("w", [failure], [], 0, False)).lost == []
+    failed = await handle.refresh()
+    assert failed.last_failed_at is not None and failed.next_attempt_at is not None
+    assert abs(failed.next_attempt_at - failed.last_failed_at - delay) < timedelta(seconds=1)
 
 
 async def test_an_outcome_of_no_job_leaves_nothing_behind(queue: JobQueue) -> None:
