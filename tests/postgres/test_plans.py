@@ -208,6 +208,7 @@ VARIANTS = [(case, generic) for case in CASES for generic in ((False, True) if c
     ("case", "generic"), VARIANTS, ids=[f"{case.name}{', any parameters' * generic}" for case, generic in VARIANTS]
 )
 def test_a_statement_reads_no_more_than_it_must(big: Conn, case: Case, generic: bool) -> None:
+    """P-CLAIM, P-FAIL, P-LIST: whatever stands in line, lies in store or is to come."""
     report = explain(big, case.statement, case.parameters, generic=generic, before=case.before)
     print(f"\n{plans.version_of(big)} {case.name:26} {'generic' if generic else 'custom '} {report}")
     scans = _of_jobs(report)
@@ -258,7 +259,7 @@ def little(server_url: str) -> Iterator[Conn]:
 def test_a_claim_is_planned_for_the_queue_that_may_come(
     little: Conn, finished: int, ready: int, analysed: bool
 ) -> None:
-    """The plan stays when the queue grows; so on a small one, too, candidates come in order and locks by id."""
+    """P-CLAIM: the plan stays when the queue grows; so on a small one, too, candidates come in order and locks by id."""
     little.execute("TRUNCATE job_queue")
     for count, status in ((finished, "completed"), (ready, "pending")):
         little.execute(
@@ -378,7 +379,7 @@ def limited(conn: Conn, limit: int) -> tuple[Case, Case]:
 @pytest.mark.parametrize("generic", [False, True], ids=["", "any parameters"])
 @pytest.mark.parametrize("limit", [1, 100])
 def test_claims_under_limits(grouped: Conn, limit: int, generic: bool) -> None:
-    """They read the line and the running jobs, and nothing of what is parked or over."""
+    """P-GROUP: they read the line and the running jobs, and nothing of what is parked or over."""
     for case in limited(grouped, limit):
         report = explain(grouped, case.statement, case.parameters, generic=generic, before=case.before)
         print(f"\n{plans.version_of(grouped)} {case.name:26} {'generic' if generic else 'custom '} {report}")
