@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 URL ?=
-WORKERS ?= 2
+WORKERS ?= 4
 
 SOURCES := pyproject.toml setup.py $(shell find dataqueue mcp_server installers ai migrations docs -type f \
 	-not -name '*.pyc' 2>/dev/null)
