@@ -258,7 +258,7 @@ def _check_policies(schedule: CronSchedule) -> None:
     overlap, missed = schedule.allow_overlap, schedule.missed
     if not isinstance(overlap, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidSchedule(f"allow_overlap must be True or False, not {overlap!r:.80}. Nothing was stored.")
-    if missed not in ("skip", "run_once") and not isinstance(missed, CatchUp):
+    if missed not in ("skip", "run_once") and not isinstance(missed, CatchUp):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidSchedule(
             f"missed must be 'skip', 'run_once' or a CatchUp(limit), not {missed!r:.80}. Nothing was stored."
         )

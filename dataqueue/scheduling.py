@@ -141,7 +141,7 @@ class SchedulingQueue(CleaningQueue):
             ScheduleNotFound: no such schedule.
             InvalidJob (InvalidSchedule, UnknownJobType, InvalidPayload): nothing was changed.
         """
-        found = await self._find(which)
+        found = await self._find_schedule(which)
         wanted: dict[str, Any] = dict(changes)
         if "payload" in wanted:
             wanted["payload"] = json.loads(self.encode(found.job_type, wanted["payload"]))
@@ -150,7 +150,7 @@ class SchedulingQueue(CleaningQueue):
             result = changed(schedule, wanted)
             return rescheduled(result, now) if {"expression", "timezone"} & wanted.keys() else result
 
-        return await self._change(found, change)
+        return await self._change_schedule(found, change)
 
     async def pause_cron_job(self, which: int | str) -> bool:
         """Let a schedule (by id or name) add no more jobs until it is resumed. Returns whether it was active.
@@ -180,7 +180,7 @@ class SchedulingQueue(CleaningQueue):
             result = replace(schedule, status=status)
             return rescheduled(result, now) if status == "active" else result
 
-        await self._change(await self._find(which), change)
+        await self._change_schedule(await self._find_schedule(which), change)
         return was
 
     async def remove_cron_job(self, which: int | str) -> None:
@@ -189,7 +189,7 @@ class SchedulingQueue(CleaningQueue):
         Raises:
             ScheduleNotFound: no such schedule.
         """
-        found = await self._find(which)
+        found = await self._find_schedule(which)
         if not await self.backend.remove_schedule(found.id):
             raise ScheduleNotFound(which)
 
@@ -266,7 +266,7 @@ class SchedulingQueue(CleaningQueue):
         except DataQueueError:
             logger.exception("The problem of schedule %r could not be noted.", schedule.name)
 
-    async def _find(self, which: int | str) -> CronSchedule:
+    async def _find_schedule(self, which: int | str) -> CronSchedule:
         if isinstance(which, str):
             found = await self.get_cron_job_by_name(which)
             if found is None:
@@ -274,7 +274,7 @@ class SchedulingQueue(CleaningQueue):
             return found
         return await self.get_cron_job(which)
 
-    async def _change(
+    async def _change_schedule(
         self, found: CronSchedule, change: Callable[[CronSchedule, datetime], CronSchedule]
     ) -> CronSchedule:
         result = await self.backend.change_schedule(found.id, change)
@@ -345,16 +345,14 @@ def with_payload(function: Callable[..., Any]) -> Callable[..., Any]:
     """A handler without parameters as one that takes the payload that every job has."""
     if inspect.signature(function).parameters:
         return function
-    if inspect.iscoroutinefunction(function):
 
-        async def handler(payload: Any) -> Any:
-            return await function()
+    async def run(payload: Any) -> Any:
+        return await function()
 
-    else:
+    def run_blocking(payload: Any) -> Any:
+        return function()
 
-        def handler(payload: Any) -> Any:
-            return function()
-
+    handler: Callable[..., Any] = run if inspect.iscoroutinefunction(function) else run_blocking
     for attribute in ("__name__", "__qualname__", "__module__", "__doc__"):
         setattr(handler, attribute, getattr(function, attribute, None))
     return handler

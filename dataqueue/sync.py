@@ -399,7 +399,7 @@ class SyncJobQueue:
                 allow_overlap=allow_overlap,
                 missed=missed,
                 **options,
-            )  # fmt: skip
+            )
         )
 
     def edit_cron_job(self, which: int | str, **changes: Unpack[CronChanges]) -> CronSchedule:

@@ -378,7 +378,7 @@ async def test_declared_schedules_are_stored_when_a_worker_starts(
     with pytest.raises(ConfigError, match="declared twice"):
         first.cron("@daily")(nightly)
     with pytest.raises(InvalidSchedule):
-        first.cron("x", name="x")(work)
+        first.cron("x", name="x", payload=1)(work)
     with pytest.raises(InvalidPayload):
         first.cron("@daily", name="x")(work)
     await asyncio.gather(*(working(first) for _ in range(3)))

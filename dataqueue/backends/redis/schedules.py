@@ -104,7 +104,9 @@ async def due(backend: RedisBackend, limit: int, without: Sequence[int]) -> tupl
     with store_errors(backend.location()):
         now = await backend.now_ms()
         members = await backend.client.zrangebyscore(backend.key("cd"), "-inf", now, 0, limit + len(without))
-        found = await _load(backend, [int(member) for member in members if int(member) not in without][:limit])
+        loaded = await _load(backend, [int(member) for member in members if int(member) not in without][:limit])
+    # Others may have fired them between the two.
+    found = [one for one in loaded if one.status == "active" and one.next_run_at and one.next_run_at <= moment(now)]
     return (moment(now) if found else None), found
 
 
