@@ -44,13 +44,13 @@ def text_of(result: CallToolResult) -> str:
     return result.content[0].text  # type: ignore[union-attr]
 
 
-async def ask(client: Client, name: str, **arguments: Any) -> str:
+async def ask(client: Client, name: str, /, **arguments: Any) -> str:
     result = await client.call_tool(name, arguments)
     assert not result.is_error, text_of(result)
     return text_of(result)
 
 
-async def refused(client: Client, name: str, **arguments: Any) -> str:
+async def refused(client: Client, name: str, /, **arguments: Any) -> str:
     result = await client.call_tool(name, arguments)
     assert result.is_error, text_of(result)
     return text_of(result)
@@ -69,7 +69,7 @@ async def fail_one(queue: JobQueue, message: str, error_type: str = "ValueError"
 
 
 @pytest.mark.parametrize(
-    ("writes", "names", "most"), [(False, READ_TOOLS, 6000), (True, READ_TOOLS + WRITE_TOOLS, 10_000)]
+    ("writes", "names", "most"), [(False, READ_TOOLS, 6000), (True, READ_TOOLS + WRITE_TOOLS, 11_500)]
 )
 async def test_tools_are_few_small_and_hinted(writes: bool, names: list[str], most: int) -> None:
     queue = JobQueue.from_url("postgresql://u:hunter2@127.0.0.1:1/nowhere", read_only=True)
