@@ -58,6 +58,8 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("cancel_jobs", {"ids": [99_998, 99_999]}),
     ("add_job", {"job_type": "type_1", "payload": {"a": 1}}),
     ("set_paused", {"job_type": "type_1", "paused": True}),
+    ("list_schedules", {}),
+    ("set_schedule_status", {"name": "nightly", "status": "paused"}),
 ]
 
 
@@ -129,7 +131,11 @@ def judge(url: str, inspector: Inspector, writes: bool) -> list[str]:
     calls = (
         CALLS
         if writes
-        else [call for call in CALLS if not call[0].endswith(("_jobs", "add_job", "set_paused")) or "list" in call[0]]
+        else [
+            call
+            for call in CALLS
+            if not call[0].endswith(("_jobs", "add_job", "set_paused", "set_schedule_status")) or "list" in call[0]
+        ]
     )
     flags = ["--allow-writes"] if writes else []
     environment = {**os.environ, "DATAQUEUE_URL": url}

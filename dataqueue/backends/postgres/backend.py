@@ -40,7 +40,7 @@ from dataqueue.backends.base import (
     WorkerRecord,
     may_go,
 )
-from dataqueue.backends.postgres import adding, changing, cleaning, doctor, migrate
+from dataqueue.backends.postgres import adding, changing, cleaning, doctor, migrate, schedules
 from dataqueue.backends.postgres.connect import (
     POOL_TIMEOUT,
     READER_TIMEOUT,
@@ -67,6 +67,7 @@ from dataqueue.backends.postgres.records import (
     worker_parameters,
 )
 from dataqueue.backends.postgres.statements import Statements, check_schema
+from dataqueue.cron_jobs import CronSchedule, FirePlan, ScheduleChange, ScheduleStatus
 from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent, JobStatus
@@ -85,7 +86,7 @@ T = TypeVar("T")
 _TRIES = 3
 _DEADLOCKS = 10
 """Tries of what others' locks have undone: one of them has gone on each time."""
-_UNDONE = (psycopg.errors.AdminShutdown, psycopg.errors.DeadlockDetected)
+UNDONE = (psycopg.errors.AdminShutdown, psycopg.errors.DeadlockDetected)
 """After which nothing has happened, so that it can be sent again."""
 _COUNT_COMPLETED_BELOW = 500_000
 """Rows up to which completed jobs are counted one by one; beyond, the planner's estimate serves."""
@@ -180,14 +181,14 @@ class PostgresBackend:
 
     async def _check_schema(self) -> None:
         if self._statements is None:
-            found = await self._read(migrate.FIND_SCHEMA, {"schema": self._given_schema})
+            found = await self.read(migrate.FIND_SCHEMA, {"schema": self._given_schema})
             if not found:
                 raise SchemaError(
                     f"There are no dataqueue tables at {self.location()}. {migrate_hint(self._given_schema)}"
                 )
             self._statements = Statements(found[0][0])
         try:
-            rows = await self._read(self.statements("read_version"), {})
+            rows = await self.read(self.statements("read_version"), {})
         except SchemaError:
             raise SchemaError(
                 f"The tables at {self.location()} are missing or were not made by this package. {migrate_hint(self._given_schema)}"
@@ -250,14 +251,14 @@ class PostgresBackend:
         finally:
             await pool.putconn(conn)
 
-    async def _read(self, sql: LiteralString, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    async def read(self, sql: LiteralString, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Run a query that changes nothing; a connection lost meanwhile is no reason to fail."""
 
         async def read(conn: AsyncConnection[Any]) -> list[tuple[Any, ...]]:
             cursor = await conn.cursor(row_factory=tuple_row).execute(sql, parameters, prepare=False)
             return await cursor.fetchall()
 
-        return await self._on_some_connection(read, psycopg.OperationalError)
+        return await self.on_some_connection(read, psycopg.OperationalError)
 
     async def write(
         self, sql: LiteralString, parameters: dict[str, Any], *, prepare: bool | None = None
@@ -269,9 +270,9 @@ class PostgresBackend:
 
         # A backend that was told to end says so before it executes a statement, or instead of committing
         # it, but never after the commit: the statement can be sent again. Any other loss leaves it open.
-        return await self._on_some_connection(write, _UNDONE)
+        return await self.on_some_connection(write, UNDONE)
 
-    async def _on_some_connection(
+    async def on_some_connection(
         self,
         operation: Callable[[AsyncConnection[Any]], Awaitable[T]],
         harmless: type[psycopg.Error] | tuple[type[psycopg.Error], ...],
@@ -292,7 +293,7 @@ class PostgresBackend:
 
     async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
         if conn is None and len(specs) <= adding.CHUNK:
-            return await self._on_some_connection(lambda own: self._run_transaction(own, specs), _UNDONE)
+            return await self.on_some_connection(lambda own: self._run_transaction(own, specs), UNDONE)
         return [item async for chunk in self.add_stream(specs, conn) for item in chunk]
 
     async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
@@ -306,7 +307,7 @@ class PostgresBackend:
             )
             return
         if conn is None and len(first) < adding.CHUNK:
-            yield await self._on_some_connection(lambda own: self._run_transaction(own, first), _UNDONE)
+            yield await self.on_some_connection(lambda own: self._run_transaction(own, first), UNDONE)
             return
         async with self._adding_connection(conn) as target:
             if conn is not None and not target.autocommit:
@@ -391,7 +392,7 @@ class PostgresBackend:
     async def get_job(self, job_id: int) -> Job | None:
         parameters = {**filter_parameters(JobFilter()), "id": job_id, "before_id": None, "limit": 1, "offset": 0}
         parameters["values"] = True
-        rows = await self._read(self.statements("list_jobs"), parameters)
+        rows = await self.read(self.statements("list_jobs"), parameters)
         return job_from(rows[0]) if rows else None
 
     async def list_jobs(
@@ -399,14 +400,14 @@ class PostgresBackend:
     ) -> list[Job]:
         parameters = {**filter_parameters(where), "before_id": before_id, "limit": limit, "offset": offset}
         parameters["values"] = values
-        return [job_from(row) for row in await self._read(self.statements("list_jobs"), parameters)]
+        return [job_from(row) for row in await self.read(self.statements("list_jobs"), parameters)]
 
     async def list_events(self, job_id: int) -> list[JobEvent]:
-        rows = await self._read(self.statements("list_events"), {"job_id": job_id})
+        rows = await self.read(self.statements("list_events"), {"job_id": job_id})
         return [event_from(row) for row in rows]
 
     async def finished(self, job_ids: Sequence[int]) -> dict[int, bool]:
-        rows = await self._read(self.statements("find_finished"), {"ids": list(job_ids)})
+        rows = await self.read(self.statements("find_finished"), {"ids": list(job_ids)})
         return {job_id: bool(finished) for job_id, finished in rows}
 
     async def cancel(
@@ -427,7 +428,7 @@ class PostgresBackend:
         await self._cycling.free_places(ids)
 
     async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
-        return await self._on_some_connection(lambda conn: self._redrive(conn, letter, by), _UNDONE)
+        return await self.on_some_connection(lambda conn: self._redrive(conn, letter, by), UNDONE)
 
     async def _redrive(self, conn: AsyncConnection[Any], letter: DeadLetter, by: str | None) -> int | None:
         async with conn.transaction():
@@ -457,13 +458,13 @@ class PostgresBackend:
         return (await self.write(self.statements("resume"), {"job_type": job_type or ""})).rowcount == 1
 
     async def list_limits(self) -> list[LimitState]:
-        return [limit_from(row) for row in await self._read(self.statements("read_limits"), {})]
+        return [limit_from(row) for row in await self.read(self.statements("read_limits"), {})]
 
     async def stats(self) -> Stats:
-        rows, oldest = (await self._read(self.statements("measure_queue"), {}))[0]
+        rows, oldest = (await self.read(self.statements("measure_queue"), {}))[0]
         exact = rows < _COUNT_COMPLETED_BELOW
         by_type: dict[str, dict[str, int]] = {}
-        for job_type, status, count in await self._read(self.statements("count_jobs"), {"completed": exact}):
+        for job_type, status, count in await self.read(self.statements("count_jobs"), {"completed": exact}):
             by_type.setdefault(job_type, {})[status] = count
         completed = None if exact else max(0, rows - sum(sum(counts.values()) for counts in by_type.values()))
         return Stats(
@@ -474,17 +475,17 @@ class PostgresBackend:
         )
 
     async def list_workers(self) -> list[WorkerRecord]:
-        return [worker_from(row) for row in await self._read(self.statements("list_workers"), {})]
+        return [worker_from(row) for row in await self.read(self.statements("list_workers"), {})]
 
     async def now(self) -> datetime:
-        return (await self._read("SELECT now()", {}))[0][0].astimezone(UTC)
+        return (await self.read("SELECT now()", {}))[0][0].astimezone(UTC)
 
     async def situation(self, job_id: int) -> Situation | None:
         job: Job | None = None
         rows: list[tuple[Any, ...]] = []
         for _ in range(_TRIES):  # again, if the job has moved on between the two
             job = await self.get_job(job_id)
-            rows = await self._read(self.statements("explain_job"), {"id": job_id, "most": AHEAD_LIMIT})
+            rows = await self.read(self.statements("explain_job"), {"id": job_id, "most": AHEAD_LIMIT})
             if job is None or not rows or rows[0][1] == job.updated_at:
                 break
         if job is None or not rows:
@@ -493,12 +494,12 @@ class PostgresBackend:
         by_group: dict[str | None, tuple[int, int]] = {}
         may_go_ahead = min(ahead, AHEAD_LIMIT)
         if group_limit is not None and ahead:
-            found = await self._read(self.statements("list_ahead"), {"id": job_id, "most": AHEAD_LIMIT})
+            found = await self.read(self.statements("list_ahead"), {"id": job_id, "most": AHEAD_LIMIT})
             by_group = {group: (count, running) for group, count, running in found}
             may_go_ahead = may_go(by_group, group_limit)
         unmet: list[tuple[Any, ...]] = []
         if job.blocked:
-            unmet = await self._read(self.statements("find_unmet"), {"id": job_id, "most": UNMET_SHOWN})
+            unmet = await self.read(self.statements("find_unmet"), {"id": job_id, "most": UNMET_SHOWN})
         return Situation(
             job=job,
             now=now.astimezone(UTC),
@@ -518,15 +519,40 @@ class PostgresBackend:
 
     async def list_failures(self, job_type: str | None, seconds: float, limit: int) -> list[FailedJob]:
         parameters = {"job_type": job_type, "seconds": seconds, "limit": limit}
-        return [failure_from(row) for row in await self._read(self.statements("list_failures"), parameters)]
+        return [failure_from(row) for row in await self.read(self.statements("list_failures"), parameters)]
 
     async def sample_finished(self, job_type: str | None, limit: int) -> list[Timing]:
-        rows = await self._read(self.statements("sample_finished"), {"job_type": job_type, "limit": limit})
+        rows = await self.read(self.statements("sample_finished"), {"job_type": job_type, "limit": limit})
         return [timing_from(row) for row in rows if row[5] is not None]
 
     async def doctor(self, deep: bool = False) -> list[Finding]:
         findings = await doctor.examine(self)
         return [*findings, *await doctor.examine_deep(self)] if deep else findings
+
+    # -- schedules --------------------------------------------------------------------------------
+
+    async def add_schedule(self, schedule: CronSchedule) -> int | None:
+        return await schedules.add(self, schedule)
+
+    async def list_schedules(
+        self, *, schedule_id: int | None = None, name: str | None = None, status: ScheduleStatus | None = None
+    ) -> list[CronSchedule]:
+        return await schedules.find(self, schedule_id, name, status)
+
+    async def change_schedule(self, schedule_id: int, change: ScheduleChange) -> CronSchedule | None:
+        return await schedules.change(self, schedule_id, change)
+
+    async def remove_schedule(self, schedule_id: int) -> bool:
+        return await schedules.remove(self, schedule_id)
+
+    async def next_fire(self, without: Sequence[int]) -> tuple[datetime, datetime | None]:
+        return await schedules.next_fire(self, without)
+
+    async def due_schedules(self, limit: int, without: Sequence[int]) -> tuple[datetime | None, list[CronSchedule]]:
+        return await schedules.due(self, limit, without)
+
+    async def fire_schedule(self, schedule: CronSchedule, plan: FirePlan) -> list[int] | None:
+        return await schedules.fire(self, schedule, plan)
 
     # -- cleaning up ------------------------------------------------------------------------------
 
@@ -580,10 +606,10 @@ class PostgresBackend:
         await self.write(self.statements("declare_limits"), parameters)
 
     async def list_due_types(self) -> list[str]:
-        return [row[0] for row in await self._read(self.statements("list_due_types"), {})]
+        return [row[0] for row in await self.read(self.statements("list_due_types"), {})]
 
     async def list_held(self, worker_id: str) -> list[Held]:
-        rows = await self._read(self.statements("list_held"), {"worker_id": worker_id})
+        rows = await self.read(self.statements("list_held"), {"worker_id": worker_id})
         return [(job_id, lease_id) for job_id, lease_id in rows]
 
     async def set_progress(self, job_id: int, lease_id: int, percent: int) -> bool:

@@ -38,7 +38,7 @@ from dataqueue.backends.base import (
     WorkerInfo,
     WorkerRecord,
 )
-from dataqueue.backends.redis import changing, cleaning, doctor, reading, readonly
+from dataqueue.backends.redis import changing, cleaning, doctor, reading, readonly, schedules
 from dataqueue.backends.redis.call import AnyClient, Scripts, store_errors
 from dataqueue.backends.redis.connect import Endpoint, endpoint_of_client, endpoint_of_url
 from dataqueue.backends.redis.heart import RedisHeart
@@ -66,6 +66,7 @@ from dataqueue.backends.redis.records import (
     worker_arguments,
     worker_from,
 )
+from dataqueue.cron_jobs import CronSchedule, FirePlan, ScheduleChange, ScheduleStatus
 from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent, JobStatus
@@ -401,6 +402,31 @@ class RedisBackend:
             if answers[2 * n] is not None
         ]
         return sorted(records, key=lambda record: (record.started_at, record.id))
+
+    # -- schedules --------------------------------------------------------------------------------
+
+    async def add_schedule(self, schedule: CronSchedule) -> int | None:
+        return await schedules.add(self, schedule)
+
+    async def list_schedules(
+        self, *, schedule_id: int | None = None, name: str | None = None, status: ScheduleStatus | None = None
+    ) -> list[CronSchedule]:
+        return await schedules.find(self, schedule_id, name, status)
+
+    async def change_schedule(self, schedule_id: int, change: ScheduleChange) -> CronSchedule | None:
+        return await schedules.change(self, schedule_id, change)
+
+    async def remove_schedule(self, schedule_id: int) -> bool:
+        return await schedules.remove(self, schedule_id)
+
+    async def next_fire(self, without: Sequence[int]) -> tuple[datetime, datetime | None]:
+        return await schedules.next_fire(self, without)
+
+    async def due_schedules(self, limit: int, without: Sequence[int]) -> tuple[datetime | None, list[CronSchedule]]:
+        return await schedules.due(self, limit, without)
+
+    async def fire_schedule(self, schedule: CronSchedule, plan: FirePlan) -> list[int] | None:
+        return await schedules.fire(self, schedule, plan)
 
     # -- cleaning up ------------------------------------------------------------------------------
 
