@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from array import array
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -44,6 +42,7 @@ from dataqueue.backends.postgres import adding, changing, cleaning, doctor, migr
 from dataqueue.backends.postgres.connect import (
     POOL_TIMEOUT,
     READER_TIMEOUT,
+    UNDONE,
     create_pool,
     describe,
     end_with_loop,
@@ -86,8 +85,6 @@ T = TypeVar("T")
 _TRIES = 3
 _DEADLOCKS = 10
 """Tries of what others' locks have undone: one of them has gone on each time."""
-UNDONE = (psycopg.errors.AdminShutdown, psycopg.errors.DeadlockDetected)
-"""After which nothing has happened, so that it can be sent again."""
 _COUNT_COMPLETED_BELOW = 500_000
 """Rows up to which completed jobs are counted one by one; beyond, the planner's estimate serves."""
 
@@ -125,6 +122,7 @@ class PostgresBackend:
         self.shared = False
         self._where = describe(conninfo)
         self._cycling = Cycling(self)
+        self._adding = adding.Adding(self)
 
     @classmethod
     def from_url(
@@ -292,99 +290,29 @@ class PostgresBackend:
     # -- jobs -------------------------------------------------------------------------------------
 
     async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
-        if conn is None and len(specs) <= adding.CHUNK:
-            return await self.on_some_connection(lambda own: self._run_transaction(own, specs), UNDONE)
-        return [item async for chunk in self.add_stream(specs, conn) for item in chunk]
+        return await self._adding.add(specs, conn)
 
-    async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
-        chunks = adding.chunked(specs)
-        first = next(chunks, None)
-        if first is None:
-            return
-        if isinstance(conn, psycopg.Connection):
-            yield self.add_sync(
-                itertools.chain(first, itertools.chain.from_iterable(chunks)), cast("Connection[Any]", conn)
-            )
-            return
-        if conn is None and len(first) < adding.CHUNK:
-            yield await self.on_some_connection(lambda own: self._run_transaction(own, first), UNDONE)
-            return
-        async with self._adding_connection(conn) as target:
-            if conn is not None and not target.autocommit:
-                # Begin the transaction that the caller will end: transaction() would begin and end its own.
-                await target.execute("SELECT 1")
-            # Within a transaction this is a savepoint: if the add fails, all is as it was before.
-            async with target.transaction():
-                before = array("q")
-                for chunk in itertools.chain([first], chunks):
-                    added = await self._run_steps(target, chunk, before)
-                    before.extend(job_id for job_id, _ in added)
-                    yield added
-
-    @asynccontextmanager
-    async def _adding_connection(self, conn: object | None) -> AsyncGenerator[AsyncConnection[Any]]:
-        if conn is None:
-            async with self.connection() as own:
-                yield own
-        elif isinstance(conn, psycopg.AsyncConnection):
-            with store_errors(self.location(), callers=True):
-                if self._statements is None:
-                    cursor = conn.cursor(row_factory=tuple_row)
-                    await cursor.execute(migrate.FIND_SCHEMA, {"schema": self._given_schema})
-                    self._remember_schema(await cursor.fetchall())
-                yield cast("AsyncConnection[Any]", conn)
-        else:
-            raise ConfigError(
-                f"conn must be a psycopg AsyncConnection or Connection, not {type(conn).__qualname__}. "
-                "Nothing was added."
-            )
-
-    async def _run_transaction(self, conn: AsyncConnection[Any], specs: Sequence[JobSpec]) -> list[Added]:
-        if adding.is_one_statement(specs):
-            return await self._run_steps(conn, specs)
-        async with conn.transaction():
-            return await self._run_steps(conn, specs)
-
-    async def _run_steps(
-        self, conn: AsyncConnection[Any], specs: Sequence[JobSpec], before: Sequence[int] = ()
-    ) -> list[Added]:
-        steps = adding.add_steps(self.statements, specs, before)
-        cursor = conn.cursor(row_factory=tuple_row)
-        try:
-            sql, parameters = next(steps)
-            while True:
-                await cursor.execute(sql, parameters)
-                sql, parameters = steps.send(await cursor.fetchall())
-        except StopIteration as done:
-            return done.value
+    def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
+        return self._adding.add_stream(specs, conn)
 
     def add_sync(self, specs: Iterable[JobSpec], conn: Connection[Any]) -> list[Added]:
-        """Add on a caller's blocking connection; needs no open queue and no event loop."""
-        if not isinstance(conn, psycopg.Connection):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"conn must be a psycopg Connection, not {type(conn).__qualname__}. Nothing was added.")
-        with store_errors(self.location(), callers=True):
-            if not conn.autocommit:
-                conn.execute("SELECT 1")  # see add_stream
-            return self._add_sync(specs, conn)
+        return self._adding.add_sync(specs, conn)
 
-    def _add_sync(self, specs: Iterable[JobSpec], conn: Connection[Any]) -> list[Added]:
-        added: list[Added] = []
-        with conn.transaction():
-            cursor = conn.cursor(row_factory=tuple_row)
-            if self._statements is None:
-                self._remember_schema(cursor.execute(migrate.FIND_SCHEMA, {"schema": self._given_schema}).fetchall())
-            for chunk in adding.chunked(specs):
-                steps = adding.add_steps(self.statements, chunk, [job_id for job_id, _ in added])
-                try:
-                    sql, parameters = next(steps)
-                    while True:
-                        cursor.execute(sql, parameters)
-                        sql, parameters = steps.send(cursor.fetchall())
-                except StopIteration as done:
-                    added.extend(done.value)
-        return added
+    @property
+    def knows_schema(self) -> bool:
+        return self._statements is not None
 
-    def _remember_schema(self, rows: list[tuple[Any, ...]]) -> None:
+    @property
+    def given_schema(self) -> str | None:
+        """The schema that was asked for; None for the first on the search path that has the tables."""
+        return self._given_schema
+
+    def remember_schema(self, rows: list[tuple[Any, ...]]) -> None:
+        """What FIND_SCHEMA has found.
+
+        Raises:
+            SchemaError: nothing.
+        """
         if not rows:
             raise SchemaError(f"There are no dataqueue tables at {self.location()}. {migrate_hint(self._given_schema)}")
         self._statements = Statements(rows[0][0])
@@ -446,7 +374,7 @@ class PostgresBackend:
                 await conn.execute(self.statements("retry_jobs"), again)
                 job_id = letter.source_id
             else:
-                ((job_id, _),) = await self._run_steps(conn, [letter.spec])
+                ((job_id, _),) = await self._adding.run_steps(conn, [letter.spec])
             await conn.execute(self.statements("end_letter"), {"letter": letter.id, "job": job_id, "by": by})
             return job_id
 

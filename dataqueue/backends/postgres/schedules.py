@@ -16,7 +16,8 @@ from dataqueue.retry import RetryPolicy
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from dataqueue.backends.postgres.backend import PostgresBackend
+    from dataqueue.backends.postgres.connect import UNDONE
+from dataqueue.backends.postgres.backend import PostgresBackend
 
 
 async def add(backend: PostgresBackend, schedule: CronSchedule) -> int | None:
@@ -45,8 +46,6 @@ async def change(backend: PostgresBackend, schedule_id: int, change: ScheduleCha
             if after is not before:
                 await cursor.execute(backend.statements("store_schedule"), _parameters(after))
             return after
-
-    from dataqueue.backends.postgres.backend import UNDONE
 
     return await backend.on_some_connection(run, UNDONE)
 
