@@ -220,8 +220,8 @@ Outcome: TypeAlias = Completed | Failed | Cancelled | Released
 class Cycle:
     """Answer of :meth:`Backend.cycle`.
 
-    ``lost`` are the outcomes that changed nothing, because their lease was lost. ``next_due_ms`` is
-    when the earliest delayed job of the claimed types falls due, None for none known. ``opens_in_ms`` is when a rate
+    ``lost`` are the outcomes that changed nothing, because their lease was lost; ``cancelled`` the failures and hand-backs
+    that cancelled their job instead, because that had been asked for. ``next_due_ms`` is when the earliest delayed job of the claimed types falls due, None for none known. ``opens_in_ms`` is when a rate
     that was used up lets more start. ``again``: jobs were passed over that another look may find free; ``parked`` of them were put
     aside, because their group is full.
     ``limited``: limits or groups decide about these types, so jobs must not be claimed ahead of a free slot.
@@ -235,6 +235,7 @@ class Cycle:
     again: bool = False
     parked: int = 0
     limited: bool = False
+    cancelled: list[Held] = field(default_factory=list[Held])
     cascaded: list[int] = field(default_factory=list[int])
 
 

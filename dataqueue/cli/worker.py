@@ -106,7 +106,8 @@ def worker(
     if logger.isEnabledFor(logging.DEBUG):
         _log_each_job(queue)
     kept = retention(keep_completed, keep_failed, keep_cancelled, keep_events, idempotency_ttl)
-    supervisor = queue.create_supervisor(reclaim=False, **kept)  # the worker itself rescues
+    kept["reclaim"] = False  # the worker itself does
+    supervisor = queue.create_supervisor(**kept)
     beside = None if burst or no_supervisor else supervisor
     finish(run_async(lambda: _work(queue, queue.create_processor(**options), beside, drain_timeout, burst)))
 

@@ -28,6 +28,7 @@ async def test_job_and_event_commit_with_the_transaction(queue: JobQueue, pg_url
 
 
 async def test_job_and_event_vanish_with_the_transaction(queue: JobQueue, pg_url: str) -> None:
+    """D-TX."""
     async with await psycopg.AsyncConnection.connect(pg_url) as conn:
         handle = await queue.add_job("t", 1, conn=conn)
         await conn.rollback()
@@ -35,6 +36,7 @@ async def test_job_and_event_vanish_with_the_transaction(queue: JobQueue, pg_url
 
 
 async def test_a_refused_add_leaves_the_transaction_usable(queue: JobQueue, pg_url: str) -> None:
+    """D-TXPOISON."""
     async with await psycopg.AsyncConnection.connect(pg_url) as conn:
         await conn.execute("CREATE TABLE mine (id int)")
         with pytest.raises(InvalidPayload):
@@ -50,6 +52,7 @@ async def test_a_refused_add_leaves_the_transaction_usable(queue: JobQueue, pg_u
 async def test_workers_are_woken_at_the_commit(
     make_queue: Callable[..., JobQueue], pg_url: str, working: Working
 ) -> None:
+    """D-LATENCY."""
     queue = make_queue()
 
     async def t(payload: Any) -> str:

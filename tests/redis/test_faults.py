@@ -125,6 +125,8 @@ async def test_forgotten_scripts_are_loaded_again_under_load(server: RedisServer
 async def test_a_restart_loses_nothing_that_was_acknowledged(
     server: RedisServer, working: Working, how: signal.Signals
 ) -> None:
+    """D-CRASH, R-ATOMIC."""
+
     async def trouble() -> None:
         for _ in range(2):
             await asyncio.to_thread(server.stop, how)
@@ -136,6 +138,8 @@ async def test_a_restart_loses_nothing_that_was_acknowledged(
 
 
 async def test_killed_connections_lose_nothing(server: RedisServer, working: Working) -> None:
+    """D-CRASH."""
+
     async def trouble() -> None:
         with server.client() as client:
             for _ in range(6):
@@ -234,6 +238,7 @@ def _dump(client: redis.Redis, prefix: str) -> dict[str, Any]:
 async def test_a_key_of_another_kind_changes_nothing(
     make_queue: Callable[..., JobQueue], client: redis.Redis, name: str
 ) -> None:
+    """R-ATOMIC: a change that cannot be made whole is not begun."""
     queue = make_queue()
     backend = await queue.open()
     assert isinstance(backend, RedisBackend)
@@ -297,6 +302,7 @@ def _keys_of(script_name: str) -> tuple[str, ...]:
 async def test_members_of_vanished_jobs_are_not_in_the_way(
     queue: JobQueue, backend: RedisBackend, client: redis.Redis, working: Working
 ) -> None:
+    """R-GHOST: and nothing is lost with them."""
     added = await queue.add_jobs(NewJob("t", n, {"tags": ["a"]}) for n in range(60))
     delayed = await queue.add_jobs(NewJob("t", n, {"delay": timedelta(milliseconds=300)}) for n in range(10))
     gone = [*added[0:50], *delayed[0:5]]
@@ -322,6 +328,7 @@ async def test_members_of_vanished_jobs_are_not_in_the_way(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_the_order_is_that_of_the_model(queue: JobQueue, backend: RedisBackend, seed: int) -> None:
+    """R-FIFO, R-PRIO."""
     chance = random.Random(seed)
     start = datetime.now(UTC) - timedelta(hours=1)
     types = [f"type {n}" for n in range(5)]
@@ -356,7 +363,7 @@ async def test_the_order_is_that_of_the_model(queue: JobQueue, backend: RedisBac
 
 
 async def test_many_at_once(queue: JobQueue, backend: RedisBackend) -> None:
-    """More values than Lua's stack holds; claims and completions of the largest size."""
+    """R-UNPACK: more values than Lua's stack holds; claims and completions of the largest size."""
     added = await queue.add_jobs(
         NewJob("t", n, {"tags": [f"{n % 7}", "all", *(f"{n}-{k}" for k in range(8))], "idempotency_key": str(n)})
         for n in range(9000)
@@ -394,6 +401,7 @@ async def test_the_first_outcome_of_a_job_in_a_batch_counts(queue: JobQueue, bac
 
 
 async def test_many_fall_due_at_once(queue: JobQueue, backend: RedisBackend) -> None:
+    """R-UNPACK."""
     when = datetime.now(UTC) + timedelta(seconds=1.5)
     handles = await queue.add_jobs(
         NewJob(f"type {n % 2}", n, {"run_at": when, "priority": n * 7919 % 5000}) for n in range(5000)

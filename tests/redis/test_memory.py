@@ -11,6 +11,7 @@ JOBS = 20_000
 
 
 async def test_a_job_takes_little_memory() -> None:
+    """R-MEM."""
     with redis_server() as server, server.client() as client:
         if client.info("memory")["mem_allocator"].startswith("libc"):
             limit_waiting, limit_finished = 1600, 1300

@@ -82,7 +82,7 @@ OUTCOMES = 500
 """Outcomes a script call, likewise."""
 
 DEFAULT_PREFIX = "dq"
-_REFUSED = ord("0")
+_REFUSED, _CANCELLED_INSTEAD = b"02"
 
 
 class RedisBackend:
@@ -476,7 +476,7 @@ class RedisBackend:
             worker_id, last, job_types, limit, promote, metadata
         )
         accepted += marks
-        lost = [(item.id, item.lease_id) for item, mark in zip(outcomes, accepted, strict=True) if mark == _REFUSED]
+        marked = [((item.id, item.lease_id), mark) for item, mark in zip(outcomes, accepted, strict=True)]
         jobs: list[Claimed] = []
         for n in range(0, len(rest), 3):
             head = Head(rest[n + 1])
@@ -485,12 +485,13 @@ class RedisBackend:
             jobs.append(claimed_from(unpack_int(rest[n]), head, rest[n + 2], job_type))
         return Cycle(
             jobs,
-            lost,
+            [held for held, mark in marked if mark == _REFUSED],
             None if next_due < 0 else float(next_due),
             None if opens < 0 else float(opens),
             again=parked > 0,
             parked=parked,
             limited=bool(limited),
+            cancelled=[held for held, mark in marked if mark == _CANCELLED_INSTEAD],
             cascaded=[*gone, *cascaded],
         )
 

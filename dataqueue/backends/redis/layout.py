@@ -6,7 +6,7 @@ number is constant; jobs, types and tags are fields and members inside them:
 ====  =====  ===================================================================================
  key  kind   content
 ====  =====  ===================================================================================
- m    hash   counters ``id``, ``lease``, ``type``, ``event``; ``layout`` version
+ m    hash   counters ``id``, ``lease``, ``type``, ``event``; ``layout`` version; ``role:``name → ms and its holder
  h    hash   id6 → head: the fields below, lengths2 and names of worker and group, then the events
  s    hash   id6 → spec: JSON of the options that only an edit changes, a newline, the payload's JSON
  o    hash   id6 → output (JSON)
