@@ -99,6 +99,7 @@ async def test_fresh_tables_have_64_bit_ids_and_work(
         " AND table_name IN ('job_queue', 'job_events', 'waitpoints', 'cron_schedules') AND data_type <> 'bigint'"
     ).fetchall()
     assert sorted(types) == [  # texts only, and none of them 32-bit numbers
+        ("cron_schedules", "group_id", "character varying"),
         ("job_queue", "group_id", "character varying"),
         ("job_queue", "wait_token_id", "character varying"),
         ("waitpoints", "id", "character varying"),

@@ -33,6 +33,7 @@ PKEY, READY_INDEX, FUTURE, UNFINISHED = (
     "dataqueue_upcoming",
     "dataqueue_unfinished",
 )
+FIRES = "dataqueue_next_fires"
 PARKED, GROUP_RUNNING = "dataqueue_parked", "dataqueue_group_running"
 KEYS, TAGS, EVENTS = "idx_job_queue_idempotency_key", "dataqueue_tags", "job_events_pkey"
 
@@ -176,10 +177,10 @@ CASES = [
     Case("release 1000 keys", SQL("release_keys"), {**OLD, "after": "key-2"}, {KEYS, PKEY}, 7_100, 25_000, prepared=False),
     Case("elect", SQL("elect"), {"role": "r", "holder": "h", "seconds": 30}, set(), 1, 20),
     Case("resign", SQL("resign"), {"role": "r", "holder": "h"}, set(), 1, 20),
-    Case("next fire", SQL("find_next_fire"), {"without": []}, set(), 1, 10, prepared=False),
-    Case("due schedules", SQL("list_due_schedules"), {"without": [], "limit": 100}, set(), 100, 20, prepared=False),
+    Case("next fire", SQL("find_next_fire"), {"without": []}, {FIRES}, 1, 10, prepared=False),
+    Case("due schedules", SQL("list_due_schedules"), {"without": [], "limit": 100}, {FIRES}, 100, 20, prepared=False),
     Case("fire", SQL("fire_schedule"), {"id": 1, "expected": datetime(2026, 1, 1, tzinfo=UTC), "next": None,
-         "fires": [datetime(2026, 1, 1, tzinfo=UTC)]}, {PKEY}, 20, 120),
+         "fires": [datetime(2026, 1, 1, tzinfo=UTC)]}, {PKEY, FIRES, "cron_schedules_pkey"}, 20, 120),
     Case("list events", SQL("list_events"), {"job_id": 1000}, {EVENTS}, 2, 10),
     Case("register worker", SQL("register_worker"), {**WORKER, "lease_seconds": 30}, {UNFINISHED}, RUNNING + 300, 700),
     Case("list workers", SQL("list_workers"), {}, {UNFINISHED}, RUNNING + 300, 700),

@@ -7,6 +7,7 @@ import json
 import random
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dataqueue import DataQueueError, JobQueue, NewJob, StoreUnavailable
 from dataqueue.backends.base import Backend, Cancelled, Claimed, Completed, Failed, Pulse, Released, WorkerInfo
 from dataqueue.backends.redis.backend import RedisBackend
 from dataqueue.backends.redis.layout import KEYS, SORTED_SETS, pack_id
+from dataqueue.cron_jobs import plan_fire
 from dataqueue.options import make_edit
 
 SHORT = timedelta(seconds=2)
@@ -253,6 +255,8 @@ async def test_a_key_of_another_kind_changes_nothing(
     await backend.listen_for("finished", "w", 60)
     lost = (await backend.cycle("gone", [], ["t"], 1, False)).jobs
     assert len(lost) == 1
+    schedule = await queue.add_cron_job("s", "@daily", "t", tags=["a"])
+    stored = replace(schedule, next_run_at=datetime(2026, 1, 1, tzinfo=UTC))
     client.delete(backend.key(name))
     client.set(backend.key(name), "x")
     before = _dump(client, backend.prefix)
@@ -276,6 +280,9 @@ async def test_a_key_of_another_kind_changes_nothing(
         "register": lambda: backend.register_worker(_worker("new")),
         "unregister": lambda: backend.unregister_worker("w"),
         "beat": lambda: asyncio.to_thread(_beat, backend, "w", plain),
+        "store_schedule": lambda: backend.add_schedule(replace(schedule, name="new")),
+        "fire_schedule": lambda: backend.fire_schedule(stored, plan_fire(stored, datetime.now(UTC))),
+        "remove_schedule": lambda: backend.call("remove_schedule", schedule.id, "s"),
     }
     used = {call: _keys_of(call) for call in calls}
     for call, run in calls.items():
