@@ -260,7 +260,7 @@ class JobQueue(CleaningQueue):
             options: see :class:`dataqueue.SupervisorOptions`.
 
         Raises:
-            ConfigError: an option is unknown or out of its range.
+            ConfigError, InvalidJob: an option is unknown or out of its range.
         """
         from dataqueue.worker.supervisor import Supervisor
 

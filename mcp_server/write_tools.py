@@ -303,7 +303,7 @@ def register(server: Server) -> None:
         dry_run: DryRun = True,
         confirm: Confirm = False,
     ) -> str:
-        """Change one pending job; the payload is not checked against the handler's model."""
+        """Change one pending job. A payload is not checked here."""
         answer = Reply(options.max_output)
         if edit.job.status != "pending":
             answer.say(f"Job {job_id} is {edit.job.status}: only pending jobs can be changed. Nothing was done.")

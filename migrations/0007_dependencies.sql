@@ -91,6 +91,11 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'no job %', missing USING ERRCODE = 'DQ404', DETAIL = missing::text;
     END IF;
+    -- Ended ones are kept from being cleaned up until the commit, which asks how they have ended.
+    PERFORM 1 FROM {schema}.job_queue p
+    WHERE p.id IN (SELECT unnest(j.depends_on) FROM {schema}.job_queue j WHERE j.id = ANY (jobs))
+      AND (p.status = 'cancelled' OR (p.status = 'failed' AND p.next_attempt_at IS NULL))
+    ORDER BY p.id FOR KEY SHARE;
     INSERT INTO {schema}.dataqueue_dependencies (prerequisite_id, dependent_id)
     SELECT p.id, j.id
     FROM {schema}.job_queue j CROSS JOIN LATERAL unnest(j.depends_on) AS named (id)
@@ -108,8 +113,10 @@ BEGIN
         ORDER BY 1
         ON CONFLICT DO NOTHING;
     END LOOP;
+    -- Not for jobs that are run again: their rows are locked already, so that others would wait while this waits politely.
     PERFORM set_config('dataqueue.joining',
-        (COALESCE(NULLIF(current_setting('dataqueue.joining', TRUE), ''), '{}')::bigint[] || jobs)::text, TRUE);
+        (COALESCE(NULLIF(current_setting('dataqueue.joining', TRUE), ''), '{}')::bigint[] || jobs)::text, TRUE)
+    WHERE NOT again;
     UPDATE {schema}.job_queue j SET blocked = FALSE, due = j.run_at <= now()
     WHERE j.id = ANY (jobs) AND j.blocked
       AND NOT EXISTS (SELECT FROM {schema}.dataqueue_dependencies d WHERE d.dependent_id = j.id);
@@ -117,28 +124,32 @@ END
 $body$;
 
 -- The prerequisites of these jobs, locked all at once: who waits for a lock holds none of the others meanwhile, since workers
--- that record ends lock in other orders, and the deadlock would be the application's, at its commit.
+-- that record ends lock in other orders, and does not wait so long that it is chosen as the victim of a deadlock of others
+-- (deadlock_timeout): the error would be the application's, at its commit.
 CREATE OR REPLACE FUNCTION {schema}.dataqueue_lock_prerequisites(jobs BIGINT[]) RETURNS VOID LANGUAGE plpgsql AS $body$
 DECLARE
-    wanted BIGINT[];
-    held   BIGINT[];
-    busy   BIGINT;
+    own_timeout TEXT := current_setting('lock_timeout');
+    wanted      BIGINT[];
+    held        BIGINT[];
+    busy        BIGINT;
 BEGIN
     SELECT array_agg(DISTINCT d.prerequisite_id) INTO wanted
     FROM {schema}.dataqueue_dependencies d WHERE d.dependent_id = ANY (jobs);
-    WHILE cardinality(wanted) > 1 LOOP
+    LOOP
         BEGIN
+            PERFORM set_config('lock_timeout', '100ms', TRUE);
             PERFORM 1 FROM {schema}.job_queue WHERE id = busy FOR NO KEY UPDATE;
             SELECT array_agg(q.id) INTO held FROM (
                 SELECT id FROM {schema}.job_queue WHERE id = ANY (wanted) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) q;
             SELECT min(q.id) INTO busy FROM (
                 SELECT unnest(wanted) AS id EXCEPT SELECT unnest(held)) missing JOIN {schema}.job_queue q USING (id);
             EXIT WHEN busy IS NULL;
-            RAISE EXCEPTION 'job % is locked', busy USING ERRCODE = 'DQ423';
-        EXCEPTION WHEN SQLSTATE 'DQ423' THEN
+            RAISE lock_not_available;
+        EXCEPTION WHEN lock_not_available THEN
             NULL;  -- which has given the locks back
         END;
     END LOOP;
+    PERFORM set_config('lock_timeout', own_timeout, TRUE);
 END
 $body$;
 

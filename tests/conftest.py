@@ -34,7 +34,7 @@ def pg_server_url(testrun_uid: str) -> Iterator[str]:
 
     # One server for all processes of a run; not in pytest's own folder, which root keeps to itself.
     path = Path(tempfile.gettempdir()) / f"dataqueue-tests-{testrun_uid[:12]}"
-    server = start_postgres(path, settings={"fsync": "off", "max_connections": "300"})
+    server = start_postgres(path, settings={"fsync": "off", "full_page_writes": "off", "max_connections": "300"})
     yield server.url
     if server.stop(wait=True):  # False while another process of this run uses it
         shutil.rmtree(path, ignore_errors=True)

@@ -27,6 +27,7 @@ from dataqueue.cli import (
     mcp,
     migrate,
     redrive,
+    supervisor,
     worker,
 )
 
@@ -63,6 +64,8 @@ app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.command("migrate")(migrate.migrate)
 app.command("worker")(worker.worker)
+app.command("supervisor")(supervisor.supervisor)
+app.command("cleanup")(supervisor.cleanup)
 jobs.app.command("edit")(changing.edit)
 jobs.app.command("retry")(changing.retry)
 jobs.app.command("cancel")(changing.cancel)

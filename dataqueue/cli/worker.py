@@ -20,12 +20,22 @@ import typer
 from dataqueue.cli import logs
 from dataqueue.cli.common import OK, PROBLEM, EnvFile, exit_code, finish, load_environment, reports_errors, run_async
 from dataqueue.cli.stopping import HURRIED_GRACE, Stopping
+from dataqueue.cli.supervisor import (
+    FOR_EVER,
+    IdempotencyTtl,
+    KeepCancelled,
+    KeepCompleted,
+    KeepEvents,
+    KeepFailed,
+    retention,
+)
 from dataqueue.errors import ConfigError, DataQueueError
 
 if TYPE_CHECKING:
     from dataqueue.events import Hook
     from dataqueue.queue import JobQueue
     from dataqueue.worker.processor import DrainResult, Processor, ProcessorOptions
+    from dataqueue.worker.supervisor import Supervisor
 
 logger = logging.getLogger("dataqueue.cli")
 
@@ -60,12 +70,21 @@ def worker(
     log_level: Annotated[str, typer.Option(help=", ".join(logs.LEVELS) + ".")] = "info",
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON objects, one a line.")] = False,
     burst: Annotated[bool, typer.Option("--burst", help="Work until nothing is due, then exit.")] = False,
+    no_supervisor: Annotated[
+        bool, typer.Option("--no-supervisor", help="Delete nothing: leave that to others, or to nobody.")
+    ] = False,
+    keep_completed: KeepCompleted = "30",
+    keep_failed: KeepFailed = "90",
+    keep_cancelled: KeepCancelled = "90",
+    keep_events: KeepEvents = "90",
+    idempotency_ttl: IdempotencyTtl = FOR_EVER,
     env_file: EnvFile = None,
 ) -> None:
     """Work the jobs of a queue: MODULE:QUEUE names a JobQueue or SyncJobQueue, such as app.jobs:queue.
 
     SIGTERM or Ctrl-C drains: nothing new is taken, running jobs may finish. A second one hands them back
-    at once, without costing an attempt. Exit code 0 after a clean drain, 1 if handlers had to be left behind or the
+    at once, without costing an attempt. Beside its jobs, one worker of all deletes what is over and old (not with
+    --burst). Exit code 0 after a clean drain, 1 if handlers had to be left behind or the
     store could not be told.
     """
     if log_level.lower() not in logs.LEVELS:
@@ -86,7 +105,11 @@ def worker(
         options["worker_id"] = worker_id
     if logger.isEnabledFor(logging.DEBUG):
         _log_each_job(queue)
-    finish(run_async(lambda: _work(queue, queue.create_processor(**options), drain_timeout, burst)))
+    kept = retention(keep_completed, keep_failed, keep_cancelled, keep_events, idempotency_ttl)
+    kept["reclaim"] = False  # the worker itself does
+    supervisor = queue.create_supervisor(**kept)
+    beside = None if burst or no_supervisor else supervisor
+    finish(run_async(lambda: _work(queue, queue.create_processor(**options), beside, drain_timeout, burst)))
 
 
 def _log_each_job(queue: JobQueue) -> None:
@@ -172,7 +195,9 @@ def _suggestion(module: ModuleType) -> str:
 # -- working --------------------------------------------------------------------------------------------
 
 
-async def _work(queue: JobQueue, processor: Processor, drain_timeout: float, burst: bool) -> int:
+async def _work(
+    queue: JobQueue, processor: Processor, supervisor: Supervisor | None, drain_timeout: float, burst: bool
+) -> int:
     logger.info(
         "Worker %s on %s runs %s at a time: %s",
         processor.worker_id, queue.backend.location(), processor.concurrency, ", ".join(sorted(processor.handlers)),
@@ -181,13 +206,19 @@ async def _work(queue: JobQueue, processor: Processor, drain_timeout: float, bur
     told.watch()
     stopping = asyncio.Event()
     working = asyncio.create_task(_burst(processor, stopping) if burst else processor.run())
+    if supervisor is not None:
+        supervisor.start_in_background()
     signalled = asyncio.create_task(told.signals.get())
     await asyncio.wait({working, signalled}, return_when=asyncio.FIRST_COMPLETED)
     result = None
+    if supervisor is not None:
+        supervisor.stop()
     if signalled.done():
         stopping.set()
         result = await _drain(processor, told, signalled.result(), drain_timeout)
     code = await _outcome(working, processor, result)
+    if supervisor is not None:
+        await supervisor.stop_and_drain(_LEAVE_SECONDS)
     if not processor.is_running():
         await queue.close()
     if not await _nothing_left():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from dataqueue.backends.base import EndStatus
 from dataqueue.checks import check_age
 from dataqueue.cleaning import MAX_BATCH
-from dataqueue.errors import ConfigError
+from dataqueue.errors import ConfigError, DataQueueError
 from dataqueue.events import Hook
 from dataqueue.options import check_integer
 from dataqueue.tasks import end_tasks
@@ -148,7 +148,7 @@ class Supervisor:
 
     async def _report(self, what: str, error: Exception) -> None:
         heard = self.queue.hooks.wants("error")
-        logger.error("%s: %s", what, error, exc_info=None if heard else error)
+        logger.error("%s: %s", what, error, exc_info=None if heard or isinstance(error, DataQueueError) else error)
         if heard:
             self.queue.hooks.emit(Hook("error", error=error))
         if self._on_error is not None:

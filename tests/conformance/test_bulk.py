@@ -388,7 +388,9 @@ CHANGES: list[tuple[str, dict[str, Any], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("what", "filters", "meant"), CHANGES, ids=[f"{what} {where}" for what, where, _ in CHANGES])
+@pytest.mark.parametrize(
+    ("what", "filters", "meant"), CHANGES, ids=[f"{what} {' '.join(where)}" for what, where, _ in CHANGES]
+)
 async def test_exactly_those_that_are_meant_change(
     queue: JobQueue, what: str, filters: dict[str, Any], meant: set[str]
 ) -> None:

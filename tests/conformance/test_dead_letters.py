@@ -208,3 +208,17 @@ async def test_all_letters_of_a_type(queue: JobQueue) -> None:
     assert [handle.id for handle in await queue.redrive_all("dead")] == sources[2:]
     assert await queue.redrive_all("dead") == []
     assert await _work(queue, Completed) == sources
+
+
+async def test_where_the_job_is_gone_another_like_it_is_added(queue: JobQueue) -> None:
+    source, letter = await _dead(queue, {"n": [1, {}]}, max_attempts=1)
+    assert await queue.cleanup_old_jobs(timedelta(0), status="failed") == 1
+    assert await queue.get_job(source) is None
+    handle = await queue.redrive(letter)
+    assert handle.created and handle.id not in (source, letter)
+    job = await handle.refresh()
+    assert (job.job_type, job.payload, job.max_attempts, job.dead_letter) == ("t", {"n": [1, {}]}, 1, "dead")
+    with pytest.raises(InvalidJob, match="redriven already"):
+        await queue.redrive(letter)
+    await _work(queue, _fails("again"))
+    assert (await handle.refresh()).dead_letter_job_id is not None, "it leaves a letter of its own"

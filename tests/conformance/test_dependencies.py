@@ -277,6 +277,24 @@ async def test_a_wide_fan_out_is_freed(queue: JobQueue, hand: Hand) -> None:
     await _sound(queue)
 
 
+async def test_who_waits_for_a_second_run_is_not_freed_by_the_first(queue: JobQueue, hand: Hand) -> None:
+    """However many the first has to free, which on Redis takes more than one call."""
+    source = await queue.add_job("t", "source")
+    await queue.add_jobs(NewJob("t", n, {"depends_on": source, "delay": timedelta(days=1)}) for n in range(2_500))
+    await hand.claim()
+    await hand.complete(source)
+    await queue.retry_job(source.id, force=True)
+    after = await queue.add_job("t", "after", depends_on=source)
+    for _ in range(3):
+        await (await queue.open()).reclaim_expired(1)
+    assert (await after.refresh()).blocked
+    assert await hand.claim() == [source.id]
+    await hand.complete(source)
+    assert await hand.claim() == [after.id]
+    assert not [job for job in await queue.get_jobs(limit=1000) if job.blocked]
+    await _sound(queue)
+
+
 async def test_a_tag_stands_for_the_unfinished_jobs_that_were_added_before(queue: JobQueue, hand: Hand) -> None:
     """D-TAGDEADLOCK: neither the job itself nor later ones."""
     one, two, other = await queue.add_jobs(

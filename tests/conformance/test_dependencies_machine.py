@@ -16,7 +16,7 @@ from conformance.test_machine import PostgresStore, Store, run_histories
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dataqueue import BatchRef, DependsOn, Job, JobQueue, NewJob, Unique
+from dataqueue import BatchRef, DependsOn, Job, JobOptions, JobQueue, NewJob, Unique
 from dataqueue.backends.base import Cancelled, Completed, Failed, Heart, Held, Outcome, Released, WorkerInfo
 
 R = TypeVar("R")
@@ -25,7 +25,7 @@ TYPES = ("a", "b")
 TAGS = ("x", "y")
 WORKERS = ("w", "w2")
 LEASE = 3600.0
-ENOUGH = 16
+ENOUGH = 18
 """Jobs after which none is added: what becomes of them tells more."""
 HOUR_MS = 3_600_000
 
@@ -76,11 +76,13 @@ class DependenciesMachine(RuleBasedStateMachine):
         for worker in WORKERS:
             self.start_worker(worker)
         # What others may wait for: one of each kind of job that has ended, one that is tried again, one that runs.
-        self.store_jobs([NewJob("a", n, {"max_attempts": 2}) for n in range(5)])
+        keys: list[JobOptions] = [{"idempotency_key": "i"}, {"idempotency_key": "ii"}, {}, {"tags": TAGS}, {}]
+        self.store_jobs([NewJob("a", n, {"max_attempts": 2, **keys[n]}) for n in range(5)])
         self.cycle("w", [], ["a"], 5)
-        a, b, c, d, _ = self.model.leases
+        a, b, c, d, running = self.model.leases
         ends = [Completed(*a), Failed(*b, "boom", "handler_error", None), Cancelled(*c)]
-        self.cycle("w", [*ends, Failed(*d, "boom", "handler_error", 0)], [], 0)
+        self.cycle("w", [*ends, Failed(*d, "boom", "handler_error", HOUR_MS)], [], 0)
+        self.store_jobs([NewJob("b", 5, {"depends_on": [running[0]]}), NewJob("a", 6, {"depends_on": [BatchRef(0)]})])
 
     def teardown(self) -> None:
         try:
@@ -112,8 +114,9 @@ class DependenciesMachine(RuleBasedStateMachine):
         )
         if extra in ("unique", "both"):
             options["unique"] = data.draw(uniques, "unique")
-        elif data.draw(st.integers(0, 7), "has a key") == 0:
+        elif data.draw(st.integers(0, 4), "has a key") == 0:
             options["idempotency_key"] = data.draw(st.sampled_from(("i", "ii")), "key")
+            options.setdefault("tags", TAGS)  # which the job that has the key has not
         if extra == "depends" or (extra == "both" and not options["unique"].replace):
             options["depends_on"] = self.dependencies(data, place)
         return NewJob(data.draw(st.sampled_from(TYPES), "type"), data.draw(st.integers(0, 99), "payload"), options)  # type: ignore[arg-type]
@@ -231,6 +234,22 @@ class DependenciesMachine(RuleBasedStateMachine):
         outcomes = [self.outcome(data, held) for held in chosen]
         self.cycle(worker, outcomes, list(TYPES), limit if worker in self.alive else 0)
 
+    @precondition(lambda self: self.waited_for())
+    @rule(data=st.data(), how=st.sampled_from((Released, Cancelled, None)))
+    def cancel_at_work(self, data: Data, how: Any) -> None:
+        """Somebody cancels a job that others wait for, and its worker obeys, or is lost."""
+        held = data.draw(st.sampled_from(self.waited_for()), "held")
+        self.step()
+        assert self.run(self.queue.cancel_jobs([held[0]])) == self.model.cancel([held[0]])
+        if how is None:
+            self.lose_worker(self.model.jobs[held[0]].worker, True)
+        else:
+            self.cycle(WORKERS[0], [how(*held)], [], 0)
+
+    def waited_for(self) -> list[Held]:
+        """What runs while others wait for it."""
+        return [held for held in self.model.leases if self.model.holder(held) and held[0] in dict(self.model.waits)]
+
     def outcome(self, data: Data, held: Held) -> Outcome:
         job = self.model.holder(held)
         last = job is not None and job.attempts >= job.max_attempts
@@ -243,6 +262,8 @@ class DependenciesMachine(RuleBasedStateMachine):
             "cancelled",
             *(() if last else ("again", "later")),
         )
+        if job is not None and job.asked:
+            kinds = ("completed", "dies", "released", "released", "cancelled")
         kind = data.draw(st.sampled_from(kinds), "outcome")
         match kind:
             case "completed":
@@ -362,6 +383,7 @@ class DependenciesMachine(RuleBasedStateMachine):
         """Rather those that have not ended, or that others wait for."""
         if among is None:
             among = [*self.model.jobs, *(job.id for job in self.model.unfinished()), *(p for p, _ in self.model.waits)]
+            among += [p for p, _ in self.model.waits if self.model.jobs[p].status == "processing"] * 2
         return data.draw(st.lists(st.sampled_from(sorted(among)), min_size=1, max_size=count, unique=True), "jobs")
 
 

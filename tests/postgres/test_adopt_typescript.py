@@ -584,3 +584,69 @@ async def test_heartbeats_keep_its_reclaim_away(shared: JobQueue, conn: Conn) ->
     assert conn.execute("SELECT locked_at > now() - interval '1 minute' FROM job_queue").fetchone() == (True,)
     assert conn.execute(RECLAIM).rowcount == 0
     assert await record(shared.backend, Completed(job.id, job.lease_id))
+
+
+ADD_DEPENDENT = "INSERT INTO job_queue (job_type, payload, depends_on_job_ids, depends_on_tags) VALUES ('t', '1', %s, %s) RETURNING id"
+
+
+def add_dependent(conn: Conn, ids: list[int] | None, tags: list[str] | None = None) -> int:
+    found = conn.execute(ADD_DEPENDENT, (ids, tags)).fetchone()
+    assert found is not None
+    return found[0]
+
+
+async def test_jobs_that_it_adds_wait_for_ours_and_its_own(shared: JobQueue, conn: Conn) -> None:
+    ours = (await shared.add_job("t", 1, tags=["in"])).id
+    by_id, by_tag = add_dependent(conn, [ours]), add_dependent(conn, None, ["in"])
+    further = add_dependent(conn, [by_id])
+    assert [row(conn, job_id)["blocked"] for job_id in (by_id, by_tag, further)] == [True] * 3
+    job = await claim(shared.backend)
+    assert job.id == ours
+    assert await record(shared.backend, Completed(job.id, job.lease_id))
+    claimed = (await shared.backend.cycle(WORKER.id, [], ["t"], 10, True)).jobs
+    assert [job.id for job in claimed] == [by_id, by_tag]
+    assert await record(shared.backend, Failed(by_id, claimed[0].lease_id, "m", "handler_error", None))
+    assert (await shared.require_job(further)).status == "cancelled"
+    unmet = await shared.add_job("t", 2)
+    explained = await shared.explain_job(add_dependent(conn, [unmet.id]))
+    assert (explained.state, explained.reasons[0].code) == ("blocked", "waits_for_jobs")
+
+
+async def test_its_ends_are_told_to_those_of_ours_that_wait(shared: JobQueue, conn: Conn) -> None:
+    good, bad, cancelled = [(await shared.add_job("t", n)).id for n in range(3)]
+    after_good, after_bad, after_cancelled = [
+        (await shared.add_job("u", n, depends_on=job_id)).id for n, job_id in enumerate((good, bad, cancelled))
+    ]
+    assert row(conn, after_good)["depends_on_job_ids"] == [good], "its workers look here"
+    conn.execute(CANCEL, (cancelled,))
+    conn.execute(
+        "UPDATE job_queue SET status = 'processing', locked_at = now(), locked_by = 'worker-ts', attempts = 1"
+        " WHERE id IN (%s, %s)",
+        (good, bad),
+    )
+    conn.execute(COMPLETE, (good,))
+    conn.execute(
+        "UPDATE job_queue SET status = 'failed', last_failed_at = now(), next_attempt_at = now() WHERE id = %s", (bad,)
+    )
+    assert (await shared.require_job(after_bad)).blocked, "it will be tried again"
+    conn.execute("UPDATE job_queue SET status = 'processing', next_attempt_at = NULL WHERE id = %s", (bad,))
+    conn.execute("UPDATE job_queue SET status = 'failed', last_failed_at = now() WHERE id = %s", (bad,))
+    jobs = [await shared.require_job(job_id) for job_id in (after_good, after_bad, after_cancelled)]
+    assert [(job.status, job.blocked) for job in jobs] == [
+        ("pending", False),
+        ("cancelled", False),
+        ("cancelled", False),
+    ]
+    assert [job.cascade_root for job in jobs] == [None, bad, cancelled]
+
+
+async def test_a_blocked_job_that_it_takes_all_the_same_is_not_blocked_for_ever(shared: JobQueue, conn: Conn) -> None:
+    first = (await shared.add_job("u", 1)).id
+    second = (await shared.add_job("t", 2, depends_on=first)).id
+    conn.execute(
+        "UPDATE job_queue SET status = 'processing', locked_at = now() - interval '1 hour', locked_by = 'worker-ts', attempts = 1"
+        " WHERE id = %s",
+        (second,),
+    )
+    assert conn.execute(RECLAIM).rowcount == 1
+    assert (await claim(shared.backend)).id == second

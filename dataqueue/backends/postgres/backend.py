@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from array import array
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -82,6 +83,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TRIES = 3
+_DEADLOCKS = 10
+"""Tries of what others' locks have undone: one of them has gone on each time."""
 _UNDONE = (psycopg.errors.AdminShutdown, psycopg.errors.DeadlockDetected)
 """After which nothing has happened, so that it can be sent again."""
 _COUNT_COMPLETED_BELOW = 500_000
@@ -273,14 +276,17 @@ class PostgresBackend:
         operation: Callable[[AsyncConnection[Any]], Awaitable[T]],
         harmless: type[psycopg.Error] | tuple[type[psycopg.Error], ...],
     ) -> T:
-        for tries_left in reversed(range(_TRIES)):
+        failures: Counter[bool] = Counter()
+        while True:
             try:
                 async with self.connection() as conn:
                     return await operation(conn)
             except StoreUnavailable as error:
-                if not tries_left or not isinstance(error.__cause__, harmless):
+                deadlock = isinstance(error.__cause__, psycopg.errors.DeadlockDetected)
+                failures[deadlock] += 1
+                most = _DEADLOCKS if deadlock else _TRIES
+                if failures[deadlock] >= most or not isinstance(error.__cause__, harmless):
                     raise
-        raise AssertionError("unreachable")
 
     # -- jobs -------------------------------------------------------------------------------------
 

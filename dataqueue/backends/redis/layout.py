@@ -6,7 +6,7 @@ number is constant; jobs, types and tags are fields and members inside them:
 ====  =====  ===================================================================================
  key  kind   content
 ====  =====  ===================================================================================
- m    hash   counters ``id``, ``lease``, ``type``, ``event``; ``layout`` version
+ m    hash   counters ``id``, ``lease``, ``type``, ``event``; ``layout`` version; ``role:``name → ms and its holder
  h    hash   id6 → head: the fields below, lengths2 and names of worker and group, then the events
  s    hash   id6 → spec: JSON of the options that only an edit changes, a newline, the payload's JSON
  o    hash   id6 → output (JSON)
@@ -77,7 +77,8 @@ EVENT_CODES: Final = {
 }
 FLAGS: Final = {"blocked": 1, "dependants": 2, "dead": 4, "anyway": 8, "unique": 16, "depends": 32}
 """What is special about a job: it waits for others, others wait for it, it has a dead-letter type, it runs after a
-failed prerequisite too, it has a unique key, it named others or tags to wait for."""
+failed prerequisite too, it has a unique key, it waited for others when it was added (add.lua takes
+this one for the highest)."""
 NO_PROGRESS: Final = 255
 NEVER: Final = 2**48 - 1
 """Later than every time."""

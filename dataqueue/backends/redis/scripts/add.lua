@@ -30,16 +30,35 @@ local function unique_holder(key, window, replace)
   end
 end
 
+-- What a job waits for, each once, and the numbers of those that it named; or an error.
+local function settle_waits(prerequisites, named)
+  local on, names, seen = {}, {}, {}
+  for k, number in ipairs(prerequisites) do
+    if number > 0 and not redis.call('HGET', K_h, pack6(number)) then
+      return redis.error_reply('NOJOB ' .. string.format('%.0f', number))
+    end
+    -- A job of this call that was there already has not the tags that it was to get.
+    local is_meant = number > 0 or k <= named or answer[-2 * number] == 1
+    if number < 0 then number = answer[-2 * number - 1] end
+    if is_meant and not seen[number] then -- two places may be one job
+      on[#on + 1], seen[number] = number, true
+      if k <= named then names[#names + 1] = string.format('%.0f', number) end
+    end
+  end
+  return nil, on, names
+end
+
 local last_type = 2 + tonumber(ARGV[2])
 for n = last_type + 1, #ARGV do
   local type, flags, max, prio, run_at, delay, length, at = struct.unpack('>I2I1I2I4I8I8I2', ARGV[n])
   local name, key, group, unique = ARGV[2 + type], '', '', ''
   local tags_end = at + length
   if length > 0 then key, group, unique, at = struct.unpack('sss', ARGV[n], at) end
-  local behind, window, replace, prerequisites, named = tags_end, 0, 0, {}, 0
+  local behind, window, replace, prerequisites, named = tags_end, 0, 0, nil, 0
   if unique ~= '' then window, replace, behind = struct.unpack('>I8I1', ARGV[n], behind) end
-  if math.floor(flags / F_DEPENDS) % 2 == 1 then
+  if flags >= F_DEPENDS then -- the highest of them
     local many
+    prerequisites = {}
     named, many, behind = struct.unpack('>I4I4', ARGV[n], behind)
     for k = 1, many do prerequisites[k], behind = struct.unpack('>i8', ARGV[n], behind) end
   end
@@ -79,26 +98,17 @@ for n = last_type + 1, #ARGV do
       push(unique_members, 0, unique .. '\0' .. id)
       push(latest, unique, id)
     end
-    local on, names, seen = {}, {}, {}
-    for k, number in ipairs(prerequisites) do
-      if number > 0 and not redis.call('HGET', K_h, pack6(number)) then
-        return redis.error_reply('NOJOB ' .. string.format('%.0f', number))
-      end
-      -- A job of this call that was there already has not the tags that it was to get.
-      local is_meant = number > 0 or k <= named or answer[-2 * number] == 1
-      if number < 0 then number = answer[-2 * number - 1] end
-      if is_meant and not seen[number] then -- two places may be one job
-        on[#on + 1], seen[number] = number, true
-        if k <= named then names[#names + 1] = string.format('%.0f', number) end
-      end
+    if prerequisites then
+      local wrong, on, names = settle_waits(prerequisites, named)
+      if wrong then return wrong end
+      if #names > 0 then spec = with_option(spec, '"on":[' .. table.concat(names, ',') .. ']') end
+      waiting[#waiting + 1] = { id = id, on = on }
     end
-    if #names > 0 then spec = with_option(spec, '"on":[' .. table.concat(names, ',') .. ']') end
-    if #prerequisites > 0 then waiting[#waiting + 1] = { id = id, on = on } end
     local h = { type = number, prio = prio, status = S_PENDING }
     push(put.h, id, fresh_head(number, h.prio, max, due, group, flags, ''))
     push(specs, id, spec)
     push(put.ix, 0, index_member(h, id))
-    if #prerequisites > 0 then
+    if prerequisites then
       -- its place is found below, when all are stored
     elseif due <= now then
       push(put.rd, 0, ready_member(h, id, due))
