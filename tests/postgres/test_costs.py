@@ -48,25 +48,25 @@ async def test_a_failure_reads_the_same_in_a_long_line(
     backend = await queue.open()
     await backend.register_worker(WorkerInfo("w", "h", 1, ("t",), 10, "0", 3600.0))
 
-    async def fail() -> None:
+    async def fail() -> dict[str, int]:
         more: Any = {"dead_letter": "dead"} if kind == "dead letter" else {}
         job = await queue.add_job("t", 1, priority=5, **more)
         if kind == "cascade":
             await queue.add_job("t", 1, priority=5, depends_on=job)
         (held,) = (await backend.cycle("w", [], ["t"], 1, True)).jobs
         failure = Failed(held.id, held.lease_id, "m", "handler_error", 60_000 if kind == "retry" else None)
-        assert (await backend.cycle("w", [failure], [], 0, False)).lost == []
+        return await rows_read(queue, lambda: backend.cycle("w", [failure], [], 0, False))
 
     await fail()
-    before = await rows_read(queue, fail)
+    before = await fail()
     first = await queue.add_job("u")
     await queue.add_jobs(NewJob("t", n, {"priority": -5}) for n in range(MANY))
-    await queue.add_jobs(NewJob("u", n, {"depends_on": first}) for n in range(MANY // 10))
+    await queue.add_jobs(NewJob("u", n, {"depends_on": first}) for n in range(MANY // 5))
     with psycopg.connect(pg_url, autocommit=True) as conn:
         conn.execute("VACUUM ANALYZE")
     await fail()
-    after = await rows_read(queue, fail)
-    assert 0 < sum(after.values()) <= sum(before.values()) + 100, after
+    after = await fail()
+    assert 0 < sum(after.values()) <= sum(before.values()) + 20, after
 
 
 async def test_a_claim_reads_the_same_beside_one_that_waits_for_a_tag(
