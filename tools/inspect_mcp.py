@@ -56,6 +56,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("check_setup", {}),
     ("retry_jobs", {"status": ["failed"], "error_contains": "card 7 "}),
     ("cancel_jobs", {"ids": [99_998, 99_999]}),
+    ("edit_job", {"job_id": 99_999, "changes": {"priority": 5}}),
     ("add_job", {"job_type": "type_1", "payload": {"a": 1}}),
     ("set_paused", {"job_type": "type_1", "paused": True}),
 ]
