@@ -60,6 +60,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("add_job", {"job_type": "type_1", "payload": {"a": 1}}),
     ("set_paused", {"job_type": "type_1", "paused": True}),
 ]
+WRITES = {"retry_jobs", "cancel_jobs", "edit_job", "add_job", "set_paused"}
 
 
 class Inspector:
@@ -127,11 +128,7 @@ async def time_calls(address: str, calls: Sequence[tuple[str, dict[str, Any]]]) 
 
 
 def judge(url: str, inspector: Inspector, writes: bool) -> list[str]:
-    calls = (
-        CALLS
-        if writes
-        else [call for call in CALLS if not call[0].endswith(("_jobs", "add_job", "set_paused")) or "list" in call[0]]
-    )
+    calls = CALLS if writes else [call for call in CALLS if call[0] not in WRITES]
     flags = ["--allow-writes"] if writes else []
     environment = {**os.environ, "DATAQUEUE_URL": url}
     stdio = ["-e", f"DATAQUEUE_URL={url}", "--", sys.executable, "-m", "dataqueue", "mcp", *flags]
