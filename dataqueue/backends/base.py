@@ -72,7 +72,8 @@ class Situation:
     ahead_in_group: int = 0
     may_go_ahead: int = 0
     unmet: tuple[tuple[int, JobStatus], ...] = ()
-    """Some of the jobs that it waits for, up to ``UNMET_SHOWN``, with their states."""
+    """Some of the jobs that it waits for, up to ``UNMET_SHOWN``, with their states. One that a tag stood for may be missing
+    if its tags were edited since; ``unmet_count`` is exact."""
     unmet_count: int = 0
 
 

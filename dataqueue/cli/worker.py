@@ -240,10 +240,11 @@ async def _burst(processor: Processor, stopping: asyncio.Event) -> None:
     )
 
 
-async def _drain(processor: Processor, told: Stopping, name: str, timeout: float) -> DrainResult:
+async def _drain(processor: Processor, told: Stopping, signal: tuple[str, float], timeout: float) -> DrainResult:
+    name, at = signal
     logger.info("%s: draining. Running jobs may take %g s more; a second signal hands them back.", name, timeout)
     draining = asyncio.create_task(processor.stop_and_drain(timeout))
-    again = asyncio.create_task(told.again())
+    again = asyncio.create_task(told.again(at))
     await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
     if draining.done():
         return await draining

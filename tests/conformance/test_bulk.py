@@ -96,7 +96,7 @@ async def test_every_option_can_be_edited_and_the_event_says_exactly_what_was(qu
 
 
 async def test_what_is_left_out_stays_and_none_clears(queue: JobQueue) -> None:
-    """D-EDITIGNORED, R-EDITNULL: tags, timeout and the retry settings go; the rest is as it was."""
+    """D-EDITIGNORED: tags, timeout and the retry settings go; the rest is as it was."""
     handle = await queue.add_job(
         "t", {"x": 1}, priority=3, timeout=HOUR, tags=["a"], retry_delay=timedelta(seconds=9), retry_backoff=True
     )

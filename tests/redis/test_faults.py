@@ -401,7 +401,6 @@ async def test_the_first_outcome_of_a_job_in_a_batch_counts(queue: JobQueue, bac
 
 
 async def test_many_fall_due_at_once(queue: JobQueue, backend: RedisBackend) -> None:
-    """R-UNPACK."""
     when = datetime.now(UTC) + timedelta(seconds=1.5)
     handles = await queue.add_jobs(
         NewJob(f"type {n % 2}", n, {"run_at": when, "priority": n * 7919 % 5000}) for n in range(5000)
