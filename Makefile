@@ -3,18 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 URL ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 SOURCES := pyproject.toml setup.py $(shell find dataqueue mcp_server installers ai migrations docs -type f \
 	-not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test check check-mcp check-installers check-plans bench docs eval-docs chaos clean
+.PHONY: demo test check check-mcp check-installers check-plans check-projects bench docs eval-docs chaos clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/dataqueue demo $(if $(URL),--url '$(URL)')
 
 test: $(VENV)/.installed $(VENV)/.test
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not plans and not chaos' $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not plans and not chaos and not projects' $(ARGS)
 
 check: $(VENV)/.installed $(VENV)/.test $(VENV)/.check
 	$(BIN)/ruff check .
@@ -29,6 +29,9 @@ check-installers: $(VENV)/.installed $(VENV)/.judges
 
 check-plans: $(VENV)/.installed $(VENV)/.test
 	$(BIN)/pytest -m plans --timeout 1200 $(ARGS)
+
+check-projects: $(VENV)/.installed $(VENV)/.test
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m projects $(ARGS)
 
 chaos: $(VENV)/.installed $(VENV)/.test
 	$(BIN)/pytest -m chaos --timeout 3600 $(ARGS)

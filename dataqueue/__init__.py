@@ -17,6 +17,7 @@ if os.path.exists(os.path.join(_checkout, "migrations", "0001_initial.sql")):  #
     __path__.append(_checkout)
 
 if TYPE_CHECKING:
+    from dataqueue.cron_jobs import CatchUp, CronChanges, CronOptions, CronSchedule
     from dataqueue.definitions import JobDefinition
     from dataqueue.dependencies import BatchRef, DependsOn, batch_ref
     from dataqueue.errors import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         DataQueueError,
         InvalidJob,
         InvalidPayload,
+        InvalidSchedule,
         JobCancelled,
         JobFailed,
         JobNotFound,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
         ReadOnlyQueue,
         RemoteError,
         ResultTimeout,
+        ScheduleExists,
+        ScheduleNotFound,
         SchemaError,
         StoreUnavailable,
         UnknownJobType,
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from dataqueue.limits import LimitState, Rate
     from dataqueue.options import DefinitionOptions, JobChanges, JobDefaults, JobOptions, NewJob
     from dataqueue.queue import JobQueue
+    from dataqueue.schedule import next_occurrence, validate_cron
     from dataqueue.status import QueueStatus
     from dataqueue.sync import SyncJobHandle, SyncJobQueue
     from dataqueue.tls import TLS
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
     from dataqueue.worker.supervisor import Supervisor, SupervisorOptions, SupervisorResult
 
 _WHERE = {
+    "cron_jobs": ("CatchUp", "CronChanges", "CronOptions", "CronSchedule"),
     "definitions": ("JobDefinition",),
     "dependencies": ("BatchRef", "DependsOn", "batch_ref"),
     "errors": (
@@ -62,6 +68,7 @@ _WHERE = {
         "DataQueueError",
         "InvalidJob",
         "InvalidPayload",
+        "InvalidSchedule",
         "JobCancelled",
         "JobFailed",
         "JobNotFound",
@@ -70,6 +77,8 @@ _WHERE = {
         "ReadOnlyQueue",
         "RemoteError",
         "ResultTimeout",
+        "ScheduleExists",
+        "ScheduleNotFound",
         "SchemaError",
         "StoreUnavailable",
         "UnknownJobType",
@@ -83,6 +92,7 @@ _WHERE = {
     "limits": ("LimitState", "Rate"),
     "options": ("DefinitionOptions", "JobChanges", "JobDefaults", "JobOptions", "NewJob"),
     "queue": ("JobQueue",),
+    "schedule": ("next_occurrence", "validate_cron"),
     "status": ("QueueStatus",),
     "sync": ("SyncJobHandle", "SyncJobQueue"),
     "tls": ("TLS",),
@@ -98,7 +108,11 @@ __all__ = [
     "TLS",
     "AddedJobs",
     "BatchRef",
+    "CatchUp",
     "ConfigError",
+    "CronChanges",
+    "CronOptions",
+    "CronSchedule",
     "DataQueueError",
     "DefinitionOptions",
     "DependsOn",
@@ -110,6 +124,7 @@ __all__ = [
     "Hook",
     "InvalidJob",
     "InvalidPayload",
+    "InvalidSchedule",
     "Job",
     "JobCancelled",
     "JobChanges",
@@ -137,6 +152,8 @@ __all__ = [
     "Reason",
     "RemoteError",
     "ResultTimeout",
+    "ScheduleExists",
+    "ScheduleNotFound",
     "SchemaError",
     "StoreUnavailable",
     "Supervisor",
@@ -150,6 +167,8 @@ __all__ = [
     "WrongLoop",
     "__version__",
     "batch_ref",
+    "next_occurrence",
+    "validate_cron",
 ]
 
 

@@ -29,6 +29,8 @@ from dataqueue.waiting import FinishWatch
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
+    from dataqueue.scheduling import Declaration
+
 LISTENER_SECONDS = 5.0
 """How long close() lets listeners run on."""
 
@@ -112,6 +114,7 @@ class ConnectedQueue:
         self._hub: SignalHub | None = None
         self.hooks = HookEmitter()
         self.definitions: dict[str, JobDefinition[Any, Any]] = {}
+        self.declarations: dict[str, Declaration] = {}
 
     # -- life ---------------------------------------------------------------------------------------
 

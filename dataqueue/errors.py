@@ -28,6 +28,31 @@ class UnknownJobType(InvalidJob):
     """The queue has typed definitions, and none of them has this name."""
 
 
+class InvalidSchedule(InvalidJob):
+    """A cron expression, a time zone or an option of a schedule was refused before anything was stored."""
+
+
+class ScheduleNotFound(DataQueueError, LookupError):
+    """No schedule has this id or name: it never existed, or has been removed."""
+
+    def __init__(self, which: int | str) -> None:
+        super().__init__(
+            f"There is no schedule {which!r}: it was never added to this queue, or has been removed. Nothing was changed."
+        )
+        self.which = which
+
+
+class ScheduleExists(DataQueueError, ValueError):
+    """Another schedule has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There is a schedule {name!r} already. Nothing was stored. Give this one another name, or change that one "
+            "with edit_cron_job()."
+        )
+        self.name = name
+
+
 class JobNotFound(DataQueueError, LookupError):
     """No job has this id: it never existed, or has been deleted."""
 

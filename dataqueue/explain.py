@@ -58,6 +58,8 @@ class Explanation:
     eta: datetime | None
     reasons: tuple[Reason, ...]
     checked_at: datetime
+    schedule: str | None = None
+    """The schedule that has added it."""
 
     @property
     def is_ready(self) -> bool:
@@ -319,6 +321,13 @@ def _explain_running(situation: Situation, answer: Any) -> Explanation:
         asked = f"It was asked to stop {duration(now - job.cancel_requested_at)} ago, and has not stopped yet."
         reasons.append(Reason("cancel_requested", asked, {"at": job.cancel_requested_at}))
     return answer("running", "yes", *reasons, eta=now)
+
+
+def schedule_of(events: Sequence[JobEvent]) -> str | None:
+    """The schedule that has added a job, as its first event tells."""
+    first = events[0] if events else None
+    name = first.metadata.get("schedule") if first and first.event_type == "added" and first.metadata else None
+    return name if isinstance(name, str) else None
 
 
 def prolonged_until(job: Job, events: Sequence[JobEvent]) -> datetime | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
 
 from dataqueue.backends.base import Added, Backend
-from dataqueue.cleaning import CleaningQueue
+from dataqueue.cron_jobs import CronOptions, Missed
 from dataqueue.definitions import AnyHandler, Handler, JobDefinition
 from dataqueue.dependencies import chained, check_position
 from dataqueue.errors import ConfigError, InvalidJob
@@ -25,6 +25,7 @@ from dataqueue.options import (
     make_spec,
 )
 from dataqueue.payloads import Codec
+from dataqueue.scheduling import SchedulingQueue, with_payload
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
@@ -40,7 +41,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-class JobQueue(CleaningQueue):
+class JobQueue(SchedulingQueue):
     """A queue of jobs in a store.
 
     Make one with :meth:`from_url`, at module level if you like: it connects on first use, belongs to
@@ -93,6 +94,45 @@ class JobQueue(CleaningQueue):
         definition: JobDefinition[Any, Any] = JobDefinition(self, name, function, options)
         self.definitions[name] = definition
         return definition
+
+    def cron(
+        self,
+        expression: str,
+        /,
+        *,
+        timezone: str = "UTC",
+        name: str | None = None,
+        payload: object = None,
+        allow_overlap: bool = False,
+        missed: Missed = "run_once",
+        **options: Unpack[CronOptions],
+    ) -> CronDecorator:
+        """Declare a schedule: ``@queue.cron("0 9 * * *", timezone="Europe/Oslo")`` above ``@queue.job``, or in place of it.
+
+        In place of ``@queue.job`` the function may take no parameters at all. When a worker starts, it stores what is
+        declared: a schedule that is new is added, one that is declared otherwise is changed. A paused one stays paused,
+        and one that is declared no more goes on until it is removed.
+
+        Args:
+            name: that of the job type by default.
+            payload: of each job.
+
+        For the others see :meth:`add_cron_job`.
+
+        Raises:
+            ConfigError, InvalidJob: where it stands.
+        """
+        policies = {"allow_overlap": allow_overlap, "missed": missed, **options}
+
+        def declare(function: AnyHandler | JobDefinition[Any, Any]) -> JobDefinition[Any, Any]:
+            if isinstance(function, JobDefinition):
+                definition = cast("JobDefinition[Any, Any]", function)
+            else:
+                definition = self.define(with_payload(function), None, {})
+            self.declare_cron(definition, expression, name, payload, timezone, policies)
+            return definition
+
+        return cast("CronDecorator", declare)
 
     # -- adding -------------------------------------------------------------------------------------
 
@@ -288,6 +328,25 @@ class JobQueue(CleaningQueue):
 def _at(index: int, spec: JobSpec) -> JobSpec:
     check_position(spec.dependencies, index)
     return spec
+
+
+class CronDecorator(Protocol):
+    """``@queue.cron(...)``."""
+
+    @overload
+    def __call__(self, function: JobDefinition[P, R], /) -> JobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[], Awaitable[R]], /) -> JobDefinition[Any, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P, JobContext], Awaitable[R]], /) -> JobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P], Awaitable[R]], /) -> JobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P, SyncJobContext], R], /) -> JobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P], R], /) -> JobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[], R], /) -> JobDefinition[Any, R]: ...
 
 
 class _JobDecorator:

@@ -121,17 +121,17 @@ class ReadingQueue(ConnectedQueue):
 
     async def explain_job(self, job_id: int) -> Explanation:
         """Why a job runs, or does not, and what to do about it. An unknown id is explained, too."""
-        from dataqueue.explain import SAMPLE, explain, not_found, prolonged_until
+        from dataqueue.explain import SAMPLE, explain, not_found, prolonged_until, schedule_of
 
         backend = await self.open()
         situation = await backend.situation(job_id) if may_exist(job_id) else None
         if situation is None:
             return not_found(job_id, await backend.now())
         recent = await backend.sample_finished(situation.job.job_type, SAMPLE) if situation.ahead else []
+        events = await backend.list_events(job_id)
         if situation.job.status == "processing":
-            events = await backend.list_events(job_id)
             situation = replace(situation, prolonged_until=prolonged_until(situation.job, events))
-        return explain(situation, recent)
+        return replace(explain(situation, recent), schedule=schedule_of(events))
 
     async def summarize_failures(
         self, *, window: timedelta = _DAY, job_type: str | None = None, limit: int = 10

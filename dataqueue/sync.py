@@ -16,13 +16,14 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack, cast, overload
 
 import anyio
 from anyio.from_thread import BlockingPortal
 
 from dataqueue.backends.base import ChangeResult, EndStatus, Finding, Stats, WorkerRecord
 from dataqueue.backends.resolve import DEFAULT_POOL_SIZE
+from dataqueue.cron_jobs import CronChanges, CronOptions, CronSchedule, Missed, ScheduleStatus
 from dataqueue.definitions import AnyHandler, JobDefinition
 from dataqueue.dependencies import chained
 from dataqueue.errors import WrongLoop
@@ -174,6 +175,31 @@ class SyncJobQueue:
         if callable(function):
             return SyncJobDefinition(self, self.queue.define(function, None, options))
         return _SyncJobDecorator(self, function, options)
+
+    def cron(
+        self,
+        expression: str,
+        /,
+        *,
+        timezone: str = "UTC",
+        name: str | None = None,
+        payload: object = None,
+        allow_overlap: bool = False,
+        missed: Missed = "run_once",
+        **options: Unpack[CronOptions],
+    ) -> SyncCronDecorator:
+        """See :meth:`dataqueue.JobQueue.cron`."""
+        declare: Any = self.queue.cron(
+            expression, timezone=timezone, name=name, payload=payload, allow_overlap=allow_overlap, missed=missed, **options
+        )  # fmt: skip
+
+        def wrap(function: Any) -> Any:
+            if isinstance(function, SyncJobDefinition):
+                declare(cast("SyncJobDefinition[Any, Any]", function).definition)
+                return cast("SyncJobDefinition[Any, Any]", function)
+            return SyncJobDefinition(self, declare(function))
+
+        return cast("SyncCronDecorator", wrap)
 
     # -- adding -------------------------------------------------------------------------------------
 
@@ -346,6 +372,67 @@ class SyncJobQueue:
     ) -> int:
         """See :meth:`dataqueue.JobQueue.retry_all_failed_jobs`."""
         return self.run(lambda: self.queue.retry_all_failed_jobs(dry_run=dry_run, by=by, **filters))
+
+    # -- schedules ----------------------------------------------------------------------------------
+
+    def add_cron_job(
+        self,
+        name: str,
+        expression: str,
+        job_type: str | SyncJobDefinition[Any, Any],
+        payload: object = None,
+        *,
+        timezone: str = "UTC",
+        allow_overlap: bool = False,
+        missed: Missed = "run_once",
+        **options: Unpack[CronOptions],
+    ) -> CronSchedule:
+        """See :meth:`dataqueue.JobQueue.add_cron_job`."""
+        kind = job_type if isinstance(job_type, str) else job_type.name
+        return self.run(
+            lambda: self.queue.add_cron_job(
+                name,
+                expression,
+                kind,
+                payload,
+                timezone=timezone,
+                allow_overlap=allow_overlap,
+                missed=missed,
+                **options,
+            )
+        )
+
+    def edit_cron_job(self, which: int | str, **changes: Unpack[CronChanges]) -> CronSchedule:
+        """See :meth:`dataqueue.JobQueue.edit_cron_job`."""
+        return self.run(lambda: self.queue.edit_cron_job(which, **changes))
+
+    def pause_cron_job(self, which: int | str) -> bool:
+        """See :meth:`dataqueue.JobQueue.pause_cron_job`."""
+        return self.run(lambda: self.queue.pause_cron_job(which))
+
+    def resume_cron_job(self, which: int | str) -> bool:
+        """See :meth:`dataqueue.JobQueue.resume_cron_job`."""
+        return self.run(lambda: self.queue.resume_cron_job(which))
+
+    def remove_cron_job(self, which: int | str) -> None:
+        """See :meth:`dataqueue.JobQueue.remove_cron_job`."""
+        self.run(lambda: self.queue.remove_cron_job(which))
+
+    def get_cron_job(self, schedule_id: int) -> CronSchedule:
+        """See :meth:`dataqueue.JobQueue.get_cron_job`."""
+        return self.run(lambda: self.queue.get_cron_job(schedule_id))
+
+    def get_cron_job_by_name(self, name: str) -> CronSchedule | None:
+        """See :meth:`dataqueue.JobQueue.get_cron_job_by_name`."""
+        return self.run(lambda: self.queue.get_cron_job_by_name(name))
+
+    def list_cron_jobs(self, status: ScheduleStatus | None = None) -> list[CronSchedule]:
+        """See :meth:`dataqueue.JobQueue.list_cron_jobs`."""
+        return self.run(lambda: self.queue.list_cron_jobs(status))
+
+    def enqueue_due_cron_jobs(self) -> list[SyncJobHandle[Any]]:
+        """See :meth:`dataqueue.JobQueue.enqueue_due_cron_jobs`."""
+        return [SyncJobHandle(self, handle) for handle in self.run(self.queue.enqueue_due_cron_jobs)]
 
     # -- cleaning up --------------------------------------------------------------------------------
 
@@ -523,6 +610,19 @@ class SyncJobDefinition(Generic[P, R]):
 
     def __repr__(self) -> str:
         return repr(self.definition)
+
+
+class SyncCronDecorator(Protocol):
+    """``@queue.cron(...)``."""
+
+    @overload
+    def __call__(self, function: SyncJobDefinition[P, R], /) -> SyncJobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P, SyncJobContext], R], /) -> SyncJobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[P], R], /) -> SyncJobDefinition[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[], R], /) -> SyncJobDefinition[Any, R]: ...
 
 
 class _SyncJobDecorator:

@@ -184,6 +184,8 @@ def show_explanation(reply: Reply, explanation: Explanation) -> None:
     reply.say(f"checked at {moment(explanation.checked_at)} (the store's clock)")
     if explanation.job_type is not None:
         reply.show(f"type: {one_line(explanation.job_type)}")
+    if explanation.schedule is not None:
+        reply.show(f"added by schedule: {one_line(explanation.schedule)}")
     for reason in explanation.reasons:
         reply.show(f"{reason.code}: {one_line(reason.message, 600)}")
         evidence = {name: _plain(value) for name, value in reason.evidence.items() if value is not None}

@@ -30,7 +30,7 @@ BEGIN
     WHILE cardinality(ended) > 0 LOOP
         WITH gone AS (
             DELETE FROM {schema}.dataqueue_dependencies d USING unnest(ended, roots) AS e (id, root)
-            WHERE d.prerequisite_id = e.id
+            WHERE d.prerequisite_id = e.id AND d.prerequisite_id = ANY (ended)  -- else all edges are read, if most are of one job
             RETURNING d.dependent_id, d.prerequisite_id, e.root
         )
         SELECT array_agg(g.dependent_id ORDER BY g.dependent_id),
@@ -91,6 +91,11 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'no job %', missing USING ERRCODE = 'DQ404', DETAIL = missing::text;
     END IF;
+    -- Ended ones are kept from being cleaned up until the commit, which asks how they have ended.
+    PERFORM 1 FROM {schema}.job_queue p
+    WHERE p.id IN (SELECT unnest(j.depends_on) FROM {schema}.job_queue j WHERE j.id = ANY (jobs))
+      AND (p.status = 'cancelled' OR (p.status = 'failed' AND p.next_attempt_at IS NULL))
+    ORDER BY p.id FOR KEY SHARE;
     INSERT INTO {schema}.dataqueue_dependencies (prerequisite_id, dependent_id)
     SELECT p.id, j.id
     FROM {schema}.job_queue j CROSS JOIN LATERAL unnest(j.depends_on) AS named (id)

@@ -121,6 +121,7 @@ def test_a_second_run_changes_no_byte(here: Here, template: str) -> None:
     assert here.files() == before
 
 
+@pytest.mark.projects
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_its_own_tests_are_green(here: Here, template: str) -> None:
     generate(here, template)
@@ -129,6 +130,7 @@ def test_its_own_tests_are_green(here: Here, template: str) -> None:
     assert f"{2 if template == 'worker' else 3} passed" in done.stdout
 
 
+@pytest.mark.projects
 @pytest.mark.parametrize(
     "template", ["worker", "fastapi", "django"]
 )  # flask's pyproject.toml lists what fastapi's does

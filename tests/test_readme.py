@@ -52,10 +52,11 @@ def test_the_other_examples(project: Path, environment: dict[str, str], pg_empty
     (project / "all.py").write_text(
         f"""
 import asyncio, psycopg
-import blocking, jobs, options, transaction
+import blocking, jobs, more, options, transaction
 
 async def main() -> None:
     await options.examples()
+    await more.more()
     async with await psycopg.AsyncConnection.connect({pg_empty_url!r}) as conn:
         await transaction.sign_up(conn, "eve@example.com")
     print((await jobs.queue.stats()).by_status["pending"])
@@ -66,4 +67,4 @@ print(blocking.upload("a.png") > 0)
 blocking.queue.close()
 """
     )
-    assert _run(project, environment, sys.executable, "all.py") == "10006\nTrue\n"
+    assert _run(project, environment, sys.executable, "all.py") == "10014\nTrue\n"

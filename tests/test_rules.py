@@ -22,6 +22,7 @@ seconds = st.integers(0, 366 * 86_400)
 
 @given(st.integers(1, 32_767))
 def test_legacy_is_two_to_the_attempts_minutes(attempts: int) -> None:
+    """D-RETRYMAXOVERFLOW: also after very many attempts."""
     exact = timedelta(minutes=2**attempts) if attempts < 30 else LONGEST_DELAY
     assert retry_delay(RetryPolicy(), attempts) == min(exact, LONGEST_DELAY)
 

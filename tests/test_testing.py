@@ -226,6 +226,7 @@ def start(folder: Path, tests: str, *options: str) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.projects
 @pytest.mark.parametrize(("store", "processes"), [("postgres", 2), ("valkey", 1)])
 def test_an_application_is_tested_on_a_server_that_goes_with_the_run(folder: Path, store: str, processes: int) -> None:
     with (folder / "pytest.ini").open("a") as file:

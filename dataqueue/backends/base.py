@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
+from dataqueue.cron_jobs import CronSchedule, FirePlan, ScheduleChange, ScheduleStatus
 from dataqueue.dead_letters import DeadLetter
 from dataqueue.jobs import FailureReason, Job, JobEvent, JobStatus, TagMode
 from dataqueue.limits import LimitState, TypeLimits
@@ -73,7 +74,8 @@ class Situation:
     ahead_in_group: int = 0
     may_go_ahead: int = 0
     unmet: tuple[tuple[int, JobStatus], ...] = ()
-    """Some of the jobs that it waits for, up to ``UNMET_SHOWN``, with their states."""
+    """Some of the jobs that it waits for, up to ``UNMET_SHOWN``, with their states. One that a tag stood for may be missing
+    if its tags were edited since; ``unmet_count`` is exact."""
     unmet_count: int = 0
 
 
@@ -234,8 +236,8 @@ Outcome: TypeAlias = Completed | Failed | Cancelled | Released | Waiting
 class Cycle:
     """Answer of :meth:`Backend.cycle`.
 
-    ``lost`` are the outcomes that changed nothing, because their lease was lost. ``next_due_ms`` is
-    when the earliest delayed job of the claimed types falls due, None for none known. ``opens_in_ms`` is when a rate
+    ``lost`` are the outcomes that changed nothing, because their lease was lost; ``cancelled`` the failures and hand-backs
+    that cancelled their job instead, because that had been asked for. ``next_due_ms`` is when the earliest delayed job of the claimed types falls due, None for none known. ``opens_in_ms`` is when a rate
     that was used up lets more start. ``again``: jobs were passed over that another look may find free; ``parked`` of them were put
     aside, because their group is full.
     ``limited``: limits or groups decide about these types, so jobs must not be claimed ahead of a free slot.
@@ -249,6 +251,7 @@ class Cycle:
     again: bool = False
     parked: int = 0
     limited: bool = False
+    cancelled: list[Held] = field(default_factory=list[Held])
     cascaded: list[int] = field(default_factory=list[int])
 
 
@@ -348,7 +351,7 @@ class Heart(Protocol):
     def close(self) -> None: ...
 
 
-Topic = Literal["work", "finished", "cancel"]
+Topic = Literal["work", "finished", "cancel", "schedule"]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 
 
@@ -363,7 +366,7 @@ class Signal:
 def parse_signal(text: str) -> Signal | None:
     """``topic`` or ``topic id id …``, as the stores send it; anything else is not for us."""
     topic, _, rest = text.partition(" ")
-    if topic == "work" or topic == "finished" or topic == "cancel":
+    if topic == "work" or topic == "finished" or topic == "cancel" or topic == "schedule":
         return Signal(topic, tuple(int(part) for part in rest.split() if part.isdigit()))
     return None
 
@@ -481,6 +484,47 @@ class Backend(Protocol):
 
     async def sample_finished(self, job_type: str | None, limit: int) -> list[Timing]:
         """About ``limit`` of the jobs that ended last. A sample: some may be missing, none is made up."""
+        ...
+
+    # -- schedules ------------------------------------------------------------------------------
+
+    async def add_schedule(self, schedule: CronSchedule) -> int | None:
+        """Store a schedule; its id, or None if its name is taken."""
+        ...
+
+    async def list_schedules(
+        self, *, schedule_id: int | None = None, name: str | None = None, status: ScheduleStatus | None = None
+    ) -> list[CronSchedule]:
+        """Those that meet all conditions, oldest first."""
+        ...
+
+    async def change_schedule(self, schedule_id: int, change: ScheduleChange) -> CronSchedule | None:
+        """Store what ``change`` makes of it, in one change with the reading; None for no such schedule.
+
+        ``change`` may be called again if somebody else was faster; what it raises leaves all as it was.
+        """
+        ...
+
+    async def remove_schedule(self, schedule_id: int) -> bool:
+        """The jobs that it has added stay."""
+        ...
+
+    async def next_fire(self, without: Sequence[int]) -> tuple[datetime, datetime | None]:
+        """The store's clock, and when the next active schedule fires, leaving out some."""
+        ...
+
+    async def due_schedules(self, limit: int, without: Sequence[int]) -> tuple[datetime | None, list[CronSchedule]]:
+        """The clock, and active schedules whose next run has come, earliest first. No clock if there are none."""
+        ...
+
+    async def fire_schedule(self, schedule: CronSchedule, plan: FirePlan) -> list[int] | None:
+        """Add the jobs of a plan and advance the schedule, all or nothing.
+
+        While its last job is unfinished and they may not overlap, it is only advanced, and the skip noted.
+
+        Returns:
+            The jobs; None if nothing was changed, since somebody else was faster.
+        """
         ...
 
     # -- what a supervisor needs ----------------------------------------------------------------

@@ -16,6 +16,7 @@ import typer
 import dataqueue
 from dataqueue.cli import (
     changing,
+    cron,
     demo,
     docs,
     explain,
@@ -71,6 +72,7 @@ jobs.app.command("retry")(changing.retry)
 jobs.app.command("cancel")(changing.cancel)
 jobs.app.command("redrive")(redrive.redrive)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(cron.app, name="cron")
 app.command("stats")(inspect.stats)
 app.command("status")(explain.status)
 app.command("explain")(explain.explain)

@@ -78,6 +78,8 @@ def _print_explanation(found: Explanation) -> None:
     if found.eta is not None and found.state != "running":
         will_run += f", about {local_time(found.eta)} ({ago(found.eta)})"
     out.print(cell(will_run))
+    if found.schedule is not None:
+        out.print(cell(f"added by the schedule {found.schedule}"))
     for reason in found.reasons:
         out.print(Text.assemble("\n", (reason.code, "cyan"), "  ", cell(reason.message)))
         error = reason.evidence.get("error")

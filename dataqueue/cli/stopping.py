@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -38,7 +39,8 @@ class Stopping:
     """
 
     def __init__(self, processor: Processor, drain_timeout: float) -> None:
-        self.signals: asyncio.Queue[str] = asyncio.Queue()
+        self.signals: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
+        """Names of signals, and when they came: a busy machine may let the loop hear of them late, and together."""
         self._processor = processor
         self._patience = drain_timeout + processor.grace
         self._loop = asyncio.get_running_loop()
@@ -52,27 +54,24 @@ class Stopping:
         threading.Thread(target=self._guard, name="dataqueue-stopping", daemon=True).start()
 
     def _catch(self, number: signal.Signals, name: str) -> None:
-        try:
-            self._loop.add_signal_handler(number, self.signals.put_nowait, name)
-            by_loop = True
-        except NotImplementedError:  # Windows
-            by_loop = False
+        with contextlib.suppress(NotImplementedError):  # Windows
+            self._loop.add_signal_handler(number, lambda: None)
 
         def hear(_number: int, _frame: Any) -> None:
             self._heard.put(name)
-            if not by_loop:
-                self._loop.call_soon_threadsafe(self.signals.put_nowait, name)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: all is over
+                self._loop.call_soon_threadsafe(self.signals.put_nowait, (name, time.monotonic()))
 
         # In place of the loop's own handler, which does nothing: what wakes the loop is the wake-up descriptor. This
         # one also runs inside a handler that blocks the loop.
         signal.signal(number, hear)
 
-    async def again(self) -> str:
-        """Wait for a second signal."""
-        await asyncio.sleep(SAME_SIGNAL_SECONDS)
-        while not self.signals.empty():
-            self.signals.get_nowait()
-        return await self.signals.get()
+    async def again(self, first: float) -> str:
+        """Wait for a second signal after the one that came at ``first``."""
+        while True:
+            name, at = await self.signals.get()
+            if at - first > SAME_SIGNAL_SECONDS:
+                return name
 
     # -- the thread -----------------------------------------------------------------------------------
 

@@ -106,7 +106,8 @@ def worker(
     if logger.isEnabledFor(logging.DEBUG):
         _log_each_job(queue)
     kept = retention(keep_completed, keep_failed, keep_cancelled, keep_events, idempotency_ttl)
-    supervisor = queue.create_supervisor(reclaim=False, **kept)  # the worker itself rescues
+    kept["reclaim"] = False  # the worker itself does
+    supervisor = queue.create_supervisor(**kept)
     beside = None if burst or no_supervisor else supervisor
     finish(run_async(lambda: _work(queue, queue.create_processor(**options), beside, drain_timeout, burst)))
 
@@ -239,10 +240,11 @@ async def _burst(processor: Processor, stopping: asyncio.Event) -> None:
     )
 
 
-async def _drain(processor: Processor, told: Stopping, name: str, timeout: float) -> DrainResult:
+async def _drain(processor: Processor, told: Stopping, signal: tuple[str, float], timeout: float) -> DrainResult:
+    name, at = signal
     logger.info("%s: draining. Running jobs may take %g s more; a second signal hands them back.", name, timeout)
     draining = asyncio.create_task(processor.stop_and_drain(timeout))
-    again = asyncio.create_task(told.again())
+    again = asyncio.create_task(told.again(at))
     await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
     if draining.done():
         return await draining

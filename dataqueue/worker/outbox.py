@@ -59,7 +59,7 @@ class Outbox:
     def recorded(self, cycle: Cycle) -> None:
         sent, self._sending = self._sending, []
         resent, self._resent = self._resent, False
-        self._settle(sent, set(cycle.lost), resent)
+        self._settle(sent, cycle, resent)
         self._announce_cascade(cycle)
 
     def forget(self) -> None:
@@ -93,18 +93,23 @@ class Outbox:
                 message = storable(f"The outcome could not be stored: {refusal}")
                 self.put(Failed(outcome.id, outcome.lease_id, message, "handler_error", None), attempt)
             else:
-                self._settle([(outcome, attempt)], set(cycle.lost), resent=False)
+                self._settle([(outcome, attempt)], cycle, resent=False)
                 self._announce_cascade(cycle)
 
-    def _settle(self, entries: list[Entry], lost: set[Held], resent: bool) -> None:
+    def _settle(self, entries: list[Entry], cycle: Cycle, resent: bool) -> None:
+        lost, cancelled = set(cycle.lost), set(cycle.cancelled)
         for outcome, attempt in entries:
-            if (outcome.id, outcome.lease_id) in lost:
+            held = outcome.id, outcome.lease_id
+            if held in lost:
                 if not resent:  # else: recorded by the first sending, whose answer did not reach us
                     logger.warning(
                         "Job %s: the lease was lost before its outcome (%s) could be recorded; nothing was changed.",
                         outcome.id,
                         type(outcome).__name__.lower(),
                     )
+            elif held in cancelled:
+                self.finished += 1
+                self._queue.hooks.emit(Hook("job:cancelled", outcome.id, attempt.job.job_type if attempt else None))
             elif isinstance(outcome, Released):
                 self.handed_back.append(outcome.id)
             else:

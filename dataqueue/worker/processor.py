@@ -33,6 +33,7 @@ from dataqueue.worker.options import ProcessorOptions, check_options
 from dataqueue.worker.outbox import NotBegun, Outbox
 from dataqueue.worker.pace import Idle, Prefetch
 from dataqueue.worker.rescue import rescue, rescue_for_ever
+from dataqueue.worker.scheduling import schedule_for_ever
 from dataqueue.worker.signing_on import FIRST_BACKOFF, LAST_BACKOFF, sign_on
 
 if TYPE_CHECKING:
@@ -209,20 +210,22 @@ class Processor:
         )  # fmt: skip
         self._lapses = 0
         heartbeat.start()
-        reclaiming: asyncio.Task[None] | None = None
+        aside: list[asyncio.Task[None]] = []
         if limit is None:
-            reclaiming = asyncio.create_task(
-                rescue_for_ever(self.queue, self.lease / RECLAIMS_A_LEASE), name="dataqueue-reclaim"
-            )
+            looking = rescue_for_ever(self.queue, self.lease / RECLAIMS_A_LEASE)
+            aside.append(asyncio.create_task(looking, name="dataqueue-reclaim"))
+            aside.append(asyncio.create_task(schedule_for_ever(self.queue), name="dataqueue-schedules"))
             self.queue.signals.subscribe("work", self._on_work)
             self.queue.signals.subscribe("cancel", self._on_cancel)
         try:
             if limit is not None:
                 await rescue(self.queue)
+                await self.queue.sync_declarations()
+                await self.queue.fire_due({})
             return await self._work(limit)
         finally:
-            if reclaiming is not None:
-                await end_tasks(reclaiming)
+            if aside:
+                await end_tasks(*aside)
                 self.queue.signals.unsubscribe("work", self._on_work)
                 self.queue.signals.unsubscribe("cancel", self._on_cancel)
             await heartbeat.stop()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -21,6 +23,7 @@ from dataqueue import (
     SyncJobContext,
     UnknownJobType,
 )
+from dataqueue.backends.base import Failed, WorkerInfo
 from dataqueue.retry import RetryPolicy
 
 
@@ -79,6 +82,50 @@ async def test_delay_counts_by_the_stores_clock(queue: JobQueue) -> None:
     assert job.run_at - job.created_at == timedelta(hours=1)
 
 
+@pytest.mark.parametrize("wrong", [timedelta(days=-1), timedelta(days=1)])
+async def test_a_clock_that_is_wrong_decides_nothing(
+    queue: JobQueue, monkeypatch: pytest.MonkeyPatch, wrong: timedelta
+) -> None:
+    """R-CLOCK: neither when a job is due, nor who is lost, nor when anything was."""
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + wrong
+
+    backend = await queue.open()
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + wrong.total_seconds())
+    for name, module in list(sys.modules.items()):
+        if name.startswith("dataqueue.") and getattr(module, "datetime", None) is datetime:
+            monkeypatch.setattr(module, "datetime", Wrong)
+    soon, later = await queue.add_job("t"), await queue.add_job("t", delay=timedelta(hours=1))
+    await backend.register_worker(WorkerInfo("w", "host", 1, ("t",), 10, "0", 600))
+    (held,) = (await backend.cycle("w", [], ["t"], 10, True)).jobs
+    assert held.id == soon.id and await backend.reclaim_expired(10) == []
+    heart = backend.heart()
+    await asyncio.to_thread(heart.beat, WorkerInfo("w", "host", 1, ("t",), 10, "0", 600), [(held.id, held.lease_id)])
+    heart.close()
+    assert await backend.reclaim_expired(10) == [] and (await queue.list_workers())[0].alive
+    failure = Failed(held.id, held.lease_id, "m", "handler_error", 3_600_000)
+    cycle = await backend.cycle("w", [failure], ["t"], 10, True)
+    assert cycle.jobs == [] and cycle.next_due_ms is not None and 3_000_000 < cycle.next_due_ms <= 3_600_000
+    now = await backend.now()
+    failed, waits = await soon.refresh(), await later.refresh()
+    events = await queue.get_job_events(soon.id)
+    moments = [failed.created_at, failed.started_at, failed.last_failed_at, *(event.created_at for event in events)]
+    assert all(moment and abs(moment - now) < timedelta(minutes=10) for moment in moments)
+    for due in (failed.next_attempt_at, waits.run_at):
+        assert due and abs(due - now - timedelta(hours=1)) < timedelta(minutes=10)
+
+
+async def test_the_log_does_not_repeat_the_payload(queue: JobQueue) -> None:
+    """D-EVENTVOLUME."""
+    handles = [await queue.add_job("t", "x" * 1000), *await queue.add_jobs([NewJob("t", "x" * 1000)])]
+    for handle in handles:
+        assert "xxx" not in str(await queue.get_job_events(handle.id))
+
+
 JSON_VALUES: list[Any] = [
     None,
     True,
@@ -107,6 +154,7 @@ JSON_VALUES: list[Any] = [
 
 @pytest.mark.parametrize("value", JSON_VALUES, ids=repr)
 async def test_any_json_value_comes_back_equal(queue: JobQueue, value: Any) -> None:
+    """D-PAYLOADTYPES: lists, texts and null too."""
     alone = await (await queue.add_job("t", value)).refresh()
     together = await (await queue.add_jobs([NewJob("t", value), NewJob("t", value)]))[1].refresh()
     for job in (alone, together):
@@ -184,6 +232,7 @@ BAD_OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", BAD_OPTIONS, ids=str)
 async def test_bad_options_are_refused(queue: JobQueue, options: dict[str, Any]) -> None:
+    """D-VALIDATION: no job is stored that could never run."""
     with pytest.raises(InvalidJob):
         await queue.add_job("t", {}, **options)
     with pytest.raises(InvalidJob, match=r"jobs\[0\]"):
@@ -193,6 +242,7 @@ async def test_bad_options_are_refused(queue: JobQueue, options: dict[str, Any])
 
 @pytest.mark.parametrize("name", ["", "x" * 256, "a\x00b", "\ud800", None, 5])
 async def test_bad_job_types_are_refused(queue: JobQueue, name: Any) -> None:
+    """D-VALIDATION."""
     with pytest.raises(InvalidJob, match="job_type"):
         await queue.add_job(name, {})
 
@@ -295,10 +345,11 @@ async def test_definitions_are_checked_where_they_stand(queue: JobQueue) -> None
 
 
 async def test_many_jobs_keep_their_order(queue: JobQueue) -> None:
-    added = await queue.add_jobs(NewJob("t", n) for n in range(2_500))
-    assert len(added) == 2_500 and all(handle.created for handle in added[:5])
+    """D-ADDJOBSLIMIT: as many as one likes."""
+    added = await queue.add_jobs(NewJob("t", n) for n in range(4_500))
+    assert len(added) == 4_500 and all(handle.created for handle in added[:5])
     assert added.ids == sorted(added.ids)
-    for index in (0, 999, 1000, 2499):
+    for index in (0, 999, 1000, 4499):
         assert (await added[index].refresh()).payload == index
     assert [event.event_type for event in await queue.get_job_events(added.ids[1500])] == ["added"]
 
@@ -335,6 +386,7 @@ async def test_one_bad_job_stores_none(queue: JobQueue) -> None:
 
 
 async def test_forty_adds_at_once_need_no_forty_connections(make_queue: Callable[..., JobQueue]) -> None:
+    """D-POOL: no call waits for a second connection while it holds one."""
     queue = make_queue(max_connections=4)
     handles = await asyncio.gather(*(queue.add_job("t", n) for n in range(40)))
     assert len({handle.id for handle in handles}) == 40
@@ -343,9 +395,11 @@ async def test_forty_adds_at_once_need_no_forty_connections(make_queue: Callable
 # -- idempotency ---------------------------------------------------------------------------------------
 
 
-async def test_a_key_is_taken_once(queue: JobQueue) -> None:
-    first = await queue.add_job("t", 1, idempotency_key="k")
-    again = await queue.add_job("other", 2, idempotency_key="k")
+@pytest.mark.parametrize("key", ["k", "null"])
+async def test_a_key_is_taken_once(queue: JobQueue, key: str) -> None:
+    """R-NULL: the text null is a key as any other."""
+    first = await queue.add_job("t", 1, idempotency_key=key)
+    again = await queue.add_job("other", 2, idempotency_key=key)
     assert first.created and not again.created and again.id == first.id
     assert (await first.refresh()).payload == 1
     assert len(await queue.get_job_events(first.id)) == 1

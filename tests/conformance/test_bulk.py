@@ -51,6 +51,7 @@ async def statuses(queue: JobQueue) -> dict[int, str]:
 
 
 async def test_every_option_can_be_edited_and_the_event_says_exactly_what_was(queue: JobQueue) -> None:
+    """D-PAYLOADTYPES."""
     hooks: list[int | None] = []
     queue.on("job:edited", lambda hook: hooks.append(hook.job_id))
     handle = await queue.add_job("t", {"n": 1}, tags=["a", "b"], idempotency_key="k/ü\n", group="g")
@@ -95,7 +96,7 @@ async def test_every_option_can_be_edited_and_the_event_says_exactly_what_was(qu
 
 
 async def test_what_is_left_out_stays_and_none_clears(queue: JobQueue) -> None:
-    """D-EDITIGNORED, R-EDITNULL: tags, timeout and the retry settings go; the rest is as it was."""
+    """D-EDITIGNORED: tags, timeout and the retry settings go; the rest is as it was."""
     handle = await queue.add_job(
         "t", {"x": 1}, priority=3, timeout=HOUR, tags=["a"], retry_delay=timedelta(seconds=9), retry_backoff=True
     )
@@ -154,6 +155,7 @@ async def test_a_later_time_takes_effect_at_once(queue: JobQueue) -> None:
 
 
 async def test_priority_decides_anew(queue: JobQueue) -> None:
+    """D-PRIORDER: within what one claim takes, too."""
     await worker(queue)
     first, second, third = [handle.id for handle in await queue.add_jobs([NewJob("t")] * 3)]
     await queue.edit_job(third, priority=2**31 - 1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from support import Working, until
 
-from dataqueue import Hook, JobContext, JobNotFound, JobQueue, NewJob, SyncJobContext
+from dataqueue import Hook, JobContext, JobNotFound, JobQueue, NewJob, SyncJobContext, SyncJobQueue
 from dataqueue.backends.base import WorkerInfo
 
 NOW = timedelta(0)
@@ -100,7 +101,36 @@ async def test_a_handler_that_ends_before_the_cancel_reaches_it_has_ended(queue:
     assert failed.status == "cancelled", "no retry of a job whose cancel was asked for"
 
 
+async def test_a_failure_after_a_cancel_was_asked_for_is_told_as_a_cancel(
+    queue: JobQueue, store_url: str, working: Working
+) -> None:
+    """D-WILLRETRY: nobody is told of a retry that does not come."""
+    hooks: list[Hook] = []
+    for name in ("job:failed", "job:cancelled"):
+        queue.on(name, hooks.append)  # type: ignore[arg-type]
+
+    def cancel(job_id: int) -> bool:
+        with SyncJobQueue.from_url(store_url) as another:
+            return another.cancel_job(job_id)
+
+    async def fails(payload: Any, ctx: JobContext) -> None:
+        with ThreadPoolExecutor() as elsewhere:  # the loop stands still: the worker cannot hear of it
+            assert elsewhere.submit(cancel, ctx.job_id).result()
+        raise ValueError("and then it fails")
+
+    await working(queue, {"t": fails}, lease=timedelta(seconds=60))
+    handle = await queue.add_job("t")
+    job = await handle.wait(timeout=30)
+    assert (job.status, job.next_attempt_at) == ("cancelled", None)
+    await until(lambda: hooks)
+    assert [(hook.name, hook.job_id, hook.job_type, hook.will_retry) for hook in hooks] == [
+        ("job:cancelled", handle.id, "t", None)
+    ]
+    assert await _events(queue, handle.id) == ["added", "processing", "cancel_requested", "cancelled"]
+
+
 async def test_finished_and_unknown_jobs_cannot_be_cancelled(queue: JobQueue, working: Working) -> None:
+    """D-FALSEEVENTS."""
     await working(queue, {"t": _nothing})
     handle = await queue.add_job("t")
     await handle.wait(timeout=20)
@@ -112,6 +142,7 @@ async def test_finished_and_unknown_jobs_cannot_be_cancelled(queue: JobQueue, wo
 
 
 async def test_an_exhausted_job_can_be_retried_by_hand(queue: JobQueue, working: Working) -> None:
+    """D-RETRYEXH: it gets one more attempt."""
     hooks: list[Hook] = []
     queue.on("job:retried", hooks.append)
     fixed = False
@@ -155,6 +186,7 @@ async def test_a_retry_by_hand_runs_now(queue: JobQueue, working: Working) -> No
 
 
 async def test_what_needs_no_retry_gets_none(queue: JobQueue, working: Working) -> None:
+    """D-FALSEEVENTS."""
     pending = await queue.add_job("other")
     assert not await queue.retry_job(pending.id)
     await working(queue, {"t": _nothing})

@@ -31,6 +31,7 @@ def _fails(message: str = "boom", reason: FailureReason = "handler_error", retry
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=repr)
 async def test_the_last_failure_adds_a_dead_letter(queue: JobQueue, payload: Any) -> None:
+    """R-CJSON: its payload is the original to the last digit."""
     message = 'no "mail" \\ server\nж'
     job = await queue.add_job("t", payload, dead_letter="dead", max_attempts=7, tags=["x"], priority=3, group="g")
     await _work(queue, _fails(message, "timeout"))

@@ -75,6 +75,7 @@ async def _sound(queue: JobQueue) -> None:
 
 
 async def test_a_job_waits_until_all_it_names_have_ended_well(queue: JobQueue, hand: Hand) -> None:
+    """D-DEPEVENT: its log begins with its adding."""
     a, b = await queue.add_jobs([NewJob("t", "a"), NewJob("t", "b")])
     c = await queue.add_job("t", "c", depends_on=[a, b.id], priority=100)
     job = await c.refresh()
@@ -175,8 +176,27 @@ async def test_what_has_ended_already_is_seen_when_a_job_is_added(queue: JobQueu
     await _sound(queue)
 
 
+async def test_what_was_cleaned_up_is_not_waited_for(queue: JobQueue, hand: Hand) -> None:
+    """D-DEPCLEAN: who waited for it has been told of its end, and who comes after is refused."""
+    a, b = await queue.add_jobs(NewJob("t", n) for n in range(2))
+    by_id = await queue.add_job("t", depends_on=[a, b])
+    by_tag = await queue.add_job("t", tags=["x"], depends_on=a)
+    after_tag = await queue.add_job("t", depends_on=DependsOn(tags=["x"]))
+    assert await hand.claim() == [a.id, b.id]
+    await hand.complete(a)
+    assert await queue.cleanup_old_jobs(timedelta(0)) == 1
+    with pytest.raises(InvalidJob, match="depends_on"):
+        await queue.add_job("t", depends_on=a)
+    assert await hand.claim() == [by_tag.id]
+    await hand.complete(b, by_tag)
+    assert await queue.cleanup_old_jobs(timedelta(0)) == 2
+    assert await hand.claim() == [by_id.id, after_tag.id]
+    await _sound(queue)
+
+
 @pytest.mark.parametrize("wrong", [17, -1, 0, "x", True, [1.5], [None], {"a": 1}, 2**63])
 async def test_only_jobs_that_exist_can_be_waited_for(queue: JobQueue, wrong: Any) -> None:
+    """D-DEPLATE: an unknown id would be waited for without end."""
     await queue.add_job("t")
     with pytest.raises(InvalidJob, match="depends_on"):
         await queue.add_job("t", depends_on=wrong)
@@ -254,6 +274,24 @@ async def test_a_wide_fan_out_is_freed(queue: JobQueue, hand: Hand) -> None:
 
     await until(all_done)
     assert done == count
+    await _sound(queue)
+
+
+async def test_who_waits_for_a_second_run_is_not_freed_by_the_first(queue: JobQueue, hand: Hand) -> None:
+    """However many the first has to free, which on Redis takes more than one call."""
+    source = await queue.add_job("t", "source")
+    await queue.add_jobs(NewJob("t", n, {"depends_on": source, "delay": timedelta(days=1)}) for n in range(2_500))
+    await hand.claim()
+    await hand.complete(source)
+    await queue.retry_job(source.id, force=True)
+    after = await queue.add_job("t", "after", depends_on=source)
+    for _ in range(3):
+        await (await queue.open()).reclaim_expired(1)
+    assert (await after.refresh()).blocked
+    assert await hand.claim() == [source.id]
+    await hand.complete(source)
+    assert await hand.claim() == [after.id]
+    assert not [job for job in await queue.get_jobs(limit=1000) if job.blocked]
     await _sound(queue)
 
 
@@ -423,6 +461,7 @@ async def test_a_delay_holds_after_the_wait(queue: JobQueue, hand: Hand) -> None
 async def test_sleeping_workers_are_woken_for_what_was_freed(
     make_queue: Callable[..., JobQueue], working: Working
 ) -> None:
+    """D-LATENCY: nothing waits for the next poll, a minute away."""
     seen: list[Any] = []
 
     async def t(payload: Any) -> None:
@@ -479,6 +518,7 @@ async def test_run_again_together_they_keep_their_order(queue: JobQueue, hand: H
 
 
 async def test_a_bulk_cancel_cascades(queue: JobQueue) -> None:
+    """D-CANCELALL: and all that it ends are told of."""
     told: list[int] = []
     queue.on("job:cancelled", lambda hook: told.append(hook.job_id or 0))
     first = await queue.add_jobs(NewJob("t", n, {"tags": ["first"]}) for n in range(3))

@@ -25,7 +25,7 @@ TYPES = ("a", "b")
 TAGS = ("x", "y")
 WORKERS = ("w", "w2")
 LEASE = 3600.0
-ENOUGH = 16
+ENOUGH = 18
 """Jobs after which none is added: what becomes of them tells more."""
 HOUR_MS = 3_600_000
 
@@ -79,9 +79,10 @@ class DependenciesMachine(RuleBasedStateMachine):
         keys: list[JobOptions] = [{"idempotency_key": "i"}, {"idempotency_key": "ii"}, {}, {"tags": TAGS}, {}]
         self.store_jobs([NewJob("a", n, {"max_attempts": 2, **keys[n]}) for n in range(5)])
         self.cycle("w", [], ["a"], 5)
-        a, b, c, d, _ = self.model.leases
+        a, b, c, d, running = self.model.leases
         ends = [Completed(*a), Failed(*b, "boom", "handler_error", None), Cancelled(*c)]
         self.cycle("w", [*ends, Failed(*d, "boom", "handler_error", HOUR_MS)], [], 0)
+        self.store_jobs([NewJob("b", 5, {"depends_on": [running[0]]}), NewJob("a", 6, {"depends_on": [BatchRef(0)]})])
 
     def teardown(self) -> None:
         try:
@@ -358,7 +359,10 @@ class DependenciesMachine(RuleBasedStateMachine):
                 unmet = {number for number, dependent in self.model.waits if dependent == job_id}
                 evidence = found.reasons[0].evidence
                 shown = {one["id"]: one["status"] for one in evidence["jobs"]}
-                assert (evidence["count"], shown) == (len(unmet), {n: self.model.jobs[n].status for n in unmet})
+                assert evidence["count"] == len(unmet)
+                assert shown.items() <= {n: self.model.jobs[n].status for n in unmet}.items()
+                # Redis finds those that a tag stands for by their tags, which may have been edited since.
+                assert len(shown) == len(unmet) or not isinstance(self.store, PostgresStore)
         for finding in self.run(self.queue.doctor(deep=True)):
             assert finding.level != "error", finding
 

@@ -65,6 +65,7 @@ async def begun(file: Path) -> int:
 async def test_d_forcekill_a_handler_that_ignores_its_timeout_is_dead(
     queue: JobQueue, start: Start, file: Path, name: str
 ) -> None:
+    """D-FORCEKILL: async or not; it writes no more."""
     processor = await start()
     handle = await queue.add_job(name, str(file), timeout=SHORT, max_attempts=1)
     job = await handle.wait(timeout=30)

@@ -14,6 +14,7 @@ from support import Working, take_away, until
 
 from dataqueue import Hook, JobContext, JobQueue, LeaseLost, NewJob, SyncJobContext
 from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released, WorkerInfo
+from dataqueue.retry import RetryPolicy, next_delay
 
 
 def _worker(name: str, lease: float = 60.0) -> WorkerInfo:
@@ -110,6 +111,55 @@ async def test_mixed_outcomes_in_one_call(queue: JobQueue) -> None:
     assert cycle.next_due_ms is not None and 50_000 < cycle.next_due_ms <= 60_000
     statuses = [(await queue.require_job(job.id)).status for job in jobs]
     assert statuses == ["completed", "completed", "failed", "cancelled", "processing"]
+
+
+async def test_the_store_says_which_outcomes_became_a_cancel(queue: JobQueue) -> None:
+    """D-WILLRETRY: what was asked for meanwhile decides, and the worker learns of it."""
+    backend = await queue.open()
+    handles = await queue.add_jobs(NewJob("t", n) for n in range(6))
+    jobs = await _claim(queue, "w")
+    for handle in handles[:5]:
+        await handle.cancel()
+    held = [(job.id, job.lease_id) for job in jobs]
+    outcomes: list[Outcome] = [
+        Failed(*held[0], "m", "handler_error", 60_000),
+        Failed(*held[1], "m", "handler_error", None),
+        Released(*held[2]),
+        Cancelled(*held[3]),
+        Completed(*held[4]),
+        Failed(*held[5], "m", "handler_error", 60_000),
+    ]
+    cycle = await backend.cycle("w", outcomes, [], 0, False)
+    assert (cycle.lost, cycle.cancelled) == ([], held[:3])
+    statuses = [(await handle.refresh()).status for handle in handles]
+    assert statuses == ["cancelled"] * 4 + ["completed", "failed"]
+
+
+async def test_the_longest_backoff_can_be_stored(queue: JobQueue) -> None:
+    """D-RETRYMAXOVERFLOW: a failure after very many attempts is recorded as any other."""
+    backend = await queue.open()
+    handle = await queue.add_job("t")
+    (job,) = await _claim(queue, "w")
+    delay = next_delay(RetryPolicy(), 32_000, 32_767)
+    assert delay is not None
+    failure = Failed(job.id, job.lease_id, "m", "handler_error", delay // timedelta(milliseconds=1))
+    assert (await backend.cycle("w", [failure], [], 0, False)).lost == []
+    failed = await handle.refresh()
+    assert failed.last_failed_at is not None and failed.next_attempt_at is not None
+    assert abs(failed.next_attempt_at - failed.last_failed_at - delay) < timedelta(seconds=1)
+
+
+async def test_an_outcome_of_no_job_leaves_nothing_behind(queue: JobQueue) -> None:
+    """R-GHOSTHASH: there is no job of that id afterwards either."""
+    backend = await queue.open()
+    outcomes: list[Outcome] = [
+        Completed(4711, 1, '"x"'), Failed(4712, 2, "m", "handler_error", 0), Cancelled(4713, 3), Released(4714, 4),
+    ]  # fmt: skip
+    assert (await backend.cycle("w", outcomes, [], 0, False)).lost == [(4710 + n, n) for n in range(1, 5)]
+    assert not await backend.set_progress(4711, 1, 5) and not await backend.set_output(4711, 1, "5")
+    assert not await backend.prolong(4711, 1, 5)
+    assert await queue.get_all_jobs() == [] and (await queue.stats()).by_status == {}
+    assert await queue.get_job_events(4711) == []
 
 
 async def test_rescue_is_by_lease_and_not_by_age(queue: JobQueue) -> None:
@@ -294,6 +344,34 @@ async def test_a_drain_waits_for_what_runs_and_hands_back_the_rest(queue: JobQue
     assert [job.status for job in jobs] == ["completed"] * 2 + ["pending"] * 3
     assert [job.attempts for job in jobs] == [1, 1, 0, 0, 0]
     assert await queue.list_workers() == []
+
+
+async def test_a_drain_waits_for_one_batch_too(queue: JobQueue) -> None:
+    """D-DRAINSTART: also while ``start()`` runs it waits, and what it cuts short is handed back and named."""
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(payload: int) -> None:
+        began.set()
+        await go_on.wait()
+
+    added = await queue.add_jobs(NewJob("slow", n) for n in range(3))
+    for patience, attempts in ((None, 1), (timedelta(milliseconds=50), 0)):
+        began.clear()
+        go_on.clear()
+        processor = queue.create_processor({"slow": slow}, concurrency=1)
+        batch = asyncio.create_task(processor.start())
+        await began.wait()
+        draining = asyncio.create_task(processor.stop_and_drain(patience))
+        if patience is None:
+            await asyncio.sleep(0.05)
+            assert not draining.done()
+            go_on.set()
+        result = await draining
+        assert await batch == 1
+        assert (result.finished, result.left) == (attempts, [])
+        handle = added[1 - attempts]
+        assert result.handed_back == ([] if attempts else [handle.id])
+        assert (await handle.refresh()).attempts == attempts
 
 
 async def test_a_drain_that_runs_out_of_time_burns_no_attempt(queue: JobQueue, working: Working) -> None:

@@ -105,10 +105,12 @@ TAGGED: dict[str, list[str]] = {"none": [], "a": ["a"], "ab": ["a", "b"], "ba": 
     ],
 )
 async def test_tags_by_mode(queue: JobQueue, tags: list[str], mode: TagMode, expected: set[str]) -> None:
+    """D-TAGMODES, D-MISSINGTAGS: in any order, and jobs without tags count."""
     for name, own in TAGGED.items():
         await queue.add_job("t", name, tags=own)
     assert {job.payload for job in await queue.get_jobs_by_tags(tags, mode)} == expected
-    assert {job.payload for job in await queue.get_jobs(tags=tags, tag_mode=mode, status="pending")} == expected
+    found = await queue.get_jobs(tags=tags, tag_mode=mode, status="pending")
+    assert {job.payload: list(job.tags) for job in found} == {name: TAGGED[name] for name in expected}
 
 
 async def test_counts(queue: JobQueue) -> None:

@@ -14,6 +14,7 @@ from support import until
 from dataqueue import DependsOn, Hook, InvalidJob, JobQueue, NewJob, SyncJobQueue, Unique
 from dataqueue.backends.base import Completed, Failed, Outcome, WorkerInfo
 from dataqueue.backends.redis.layout import KEYS, SORTED_SETS, pack_id
+from dataqueue.testing import advance_clock
 
 NOW = timedelta(0)
 LONG = timedelta(days=1)
@@ -215,6 +216,41 @@ async def test_what_is_asked_for_is_checked(queue: JobQueue) -> None:
     for call in calls:
         with pytest.raises(InvalidJob):
             await call()
+
+
+async def test_what_ended_since_stays(queue: JobQueue) -> None:
+    backend = await queue.open()
+    handles = await queue.add_jobs(NewJob("t", n, {"idempotency_key": f"k{n}"}) for n in range(4))
+    first, *rest = await _claim(queue)
+    await _end(queue, Completed(first.id, first.lease_id))
+    await asyncio.sleep(0.01)
+    before = await backend.now()
+    await asyncio.sleep(0.01)
+    late: list[Outcome] = [Completed(rest[0].id, rest[0].lease_id)]
+    late.append(Failed(rest[1].id, rest[1].lease_id, "m", "handler_error", None))
+    await _end(queue, *late)
+    assert [n async for n in backend.release_keys(before, 100) if n] == [1]
+    for status, count in (("completed", 1), ("failed", 0), ("cancelled", 0)):
+        assert sum([n async for n in backend.delete_jobs(status, before, 100)]) == count
+    assert [job.id for job in await queue.get_all_jobs()] == handles.ids[:0:-1]
+    await _sound(queue)
+
+
+async def test_the_defaults_are_30_and_90_days(queue: JobQueue) -> None:
+    ids = await _all_states(queue)
+    backend, supervisor = await queue.open(), queue.create_supervisor()
+    await backend.unregister_worker("w")
+    for days, gone in ((29, set[str]()), (31, {"completed"}), (89, set[str]()), (91, {"failed", "cancelled"})):
+        there = await _left(queue, ids)
+        passed = days - {29: 0, 31: 29, 89: 31, 91: 89}[days]
+        await advance_clock(queue, timedelta(days=passed))
+        result = await supervisor.start()
+        assert there - await _left(queue, ids) == gone, f"after {days} days"
+        assert (result.cleaned_up_jobs, result.errors) == (len(gone), {})
+        assert (result.cleaned_up_events > 0) == (days == 91)
+    assert await _left(queue, ids) == {"failed with retry", "running", "pending"}
+    assert await queue.get_job_events(ids["pending"]) == []
+    await _sound(queue)
 
 
 # -- events and keys ------------------------------------------------------------------------------------

@@ -63,6 +63,24 @@ async def test_a_final_failure_frees_the_key_and_a_retry_takes_it_again(queue: J
     await _sound(queue)
 
 
+async def test_what_has_failed_or_was_cancelled_gives_its_key_back_in_the_end(queue: JobQueue) -> None:
+    """D-IDEMFAILED: it is deleted as what was completed is, or before that only its key is free."""
+    failed = await queue.add_job("t", 1, idempotency_key="a", max_attempts=1)
+    await _work(queue, lambda job_id, lease: Failed(job_id, lease, "m", "handler_error", None))
+    cancelled = await queue.add_job("t", 1, idempotency_key="b")
+    await cancelled.cancel()
+    now = timedelta(0)
+    assert await queue.release_idempotency_keys(now) == 2
+    again = [await queue.add_job("u", 2, idempotency_key=key) for key in ("a", "b")]
+    assert [handle.created for handle in again] == [True, True]
+    for handle in again:
+        await handle.cancel()
+    assert await queue.cleanup_old_jobs(now, status=["failed", "cancelled"]) == 4
+    assert await queue.get_all_jobs() == [] and await queue.get_job(failed.id) is None
+    assert (await queue.add_job("t", 3, idempotency_key="a")).created
+    await _sound(queue)
+
+
 async def test_by_default_the_payload_is_what_is_unique(queue: JobQueue) -> None:
     first = await queue.add_job("t", {"a": 1, "b": [2, None]}, unique=True)
     assert (await queue.add_job("t", {"b": [2, None], "a": 1}, unique=True)).id == first.id

@@ -32,6 +32,7 @@ READS: list[tuple[str, dict[str, Any]]] = [
     ("summarize_failures", {}),
     ("list_workers", {}),
     ("check_setup", {}),
+    ("list_schedules", {}),
 ]
 
 
@@ -41,6 +42,7 @@ async def fill(queue: JobQueue) -> None:
     (job,) = (await queue.backend.cycle("w", [], ["pay"], 1, True)).jobs
     failed = Failed(job.id, job.lease_id, "card declined", "handler_error", None, "ValueError", "shop.py:1 pay")
     await queue.backend.cycle("w", [failed], [], 0, False)
+    await queue.add_cron_job("nightly", "@daily", "pay")
 
 
 async def check_reads(client: Client) -> None:

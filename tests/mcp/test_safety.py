@@ -70,6 +70,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("add_job", {"job_type": INJECTIONS[0], "payload": SECRETS}),
     ("set_paused", {"job_type": INJECTIONS[0], "paused": True}),
     ("set_paused", {"paused": False, "dry_run": False, "confirm": True}),
+    ("set_schedule_status", {"name": INJECTIONS[0], "status": "paused"}),
 ]
 
 

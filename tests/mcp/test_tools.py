@@ -19,9 +19,9 @@ from dataqueue.limits import Rate, TypeLimits
 
 READ_TOOLS = [
     "search_docs", "get_doc", "queue_status", "list_jobs", "get_job", "explain_job", "summarize_failures",
-    "list_workers", "check_setup",
+    "list_workers", "check_setup", "list_schedules",
 ]  # fmt: skip
-WRITE_TOOLS = ["retry_jobs", "cancel_jobs", "edit_job", "add_job", "set_paused"]
+WRITE_TOOLS = ["retry_jobs", "cancel_jobs", "edit_job", "add_job", "set_paused", "set_schedule_status"]
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def text_of(result: CallToolResult) -> str:
     return result.content[0].text  # type: ignore[union-attr]
 
 
-async def ask(client: Client, name: str, **arguments: Any) -> str:
+async def ask(client: Client, name: str, /, **arguments: Any) -> str:
     result = await client.call_tool(name, arguments)
     assert not result.is_error, text_of(result)
     return text_of(result)
 
 
-async def refused(client: Client, name: str, **arguments: Any) -> str:
+async def refused(client: Client, name: str, /, **arguments: Any) -> str:
     result = await client.call_tool(name, arguments)
     assert result.is_error, text_of(result)
     return text_of(result)
@@ -69,7 +69,7 @@ async def fail_one(queue: JobQueue, message: str, error_type: str = "ValueError"
 
 
 @pytest.mark.parametrize(
-    ("writes", "names", "most"), [(False, READ_TOOLS, 6000), (True, READ_TOOLS + WRITE_TOOLS, 10_000)]
+    ("writes", "names", "most"), [(False, READ_TOOLS, 6000), (True, READ_TOOLS + WRITE_TOOLS, 11_500)]
 )
 async def test_tools_are_few_small_and_hinted(writes: bool, names: list[str], most: int) -> None:
     queue = JobQueue.from_url("postgresql://u:hunter2@127.0.0.1:1/nowhere", read_only=True)
@@ -391,4 +391,27 @@ async def test_completed_work_is_not_touched_by_a_filter(make_server: Callable[.
             assert "Nothing was added" in await refused(client, "add_job", job_type="pay", **arguments)
         assert f"Left alone, because their state does not allow it: jobs {job.id}" in await ask(
             client, "cancel_jobs", ids=[job.id], dry_run=False, confirm=True
+        )
+
+
+# -- schedules ------------------------------------------------------------------------------------------
+
+
+async def test_schedules_are_listed_paused_and_resumed(make_server: Callable[..., Server], queue: JobQueue) -> None:
+    await queue.add_cron_job("report", "0 9 * * 1-5", "pay", timezone="Europe/Oslo")
+    done = {"dry_run": False, "confirm": True}
+    async with Client(make_server(allow_writes=True)) as client:
+        told = await ask(client, "list_schedules")
+        assert "At 09:00, Monday through Friday" in told and "Europe/Oslo" in told and "next: 20" in told
+        assert "schedules: 0" in await ask(client, "list_schedules", name="other")
+        assert "schedules: 0" in await ask(client, "list_schedules", status="paused")
+        change = {"name": "report", "status": "paused"}
+        assert "Dry run: nothing was done" in await ask(client, "set_schedule_status", **change)
+        assert (await queue.list_cron_jobs())[0].status == "active"
+        assert (await ask(client, "set_schedule_status", **change, **done)).startswith("paused.")
+        assert (await queue.list_cron_jobs())[0].status == "paused"
+        assert "Nothing was changed" in await ask(client, "set_schedule_status", **change, **done)
+        assert (await ask(client, "set_schedule_status", name="report", status="active", **done)).startswith("active.")
+        assert "no schedule of this name" in await ask(
+            client, "set_schedule_status", name="typo", status="active", **done
         )

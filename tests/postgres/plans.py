@@ -122,6 +122,12 @@ def _insert_jobs(conn: Conn) -> None:
         " SELECT 'worker-' || n, 'h', n, %(ours)s, 500, '1', now() + interval '1 day' FROM generate_series(0, %(last)s) n",
         {"ours": OURS, "last": RUNNING // RUNNING_EACH},
     )
+    # Schedules: the first is due.
+    conn.execute(
+        "INSERT INTO cron_schedules (schedule_name, cron_expression, job_type, last_job_id, next_run_at)"
+        " SELECT 's' || n, '@daily', 'ours-0', n, CASE WHEN n = 1 THEN '2026-01-01Z' ELSE now() + n * interval '1 h' END"
+        " FROM generate_series(1, 2000) n"
+    )
 
 
 @contextmanager

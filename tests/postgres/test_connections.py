@@ -33,6 +33,7 @@ async def _kill_all(url: str) -> int:
 
 
 async def test_idle_connections_that_were_killed_are_replaced(make_queue: Callable[..., JobQueue], pg_url: str) -> None:
+    """D-CRASH2."""
     queue = make_queue(min_connections=4, max_connections=4)
     await asyncio.gather(*(queue.add_job("t") for _ in range(8)))
     for _ in range(3):
@@ -45,6 +46,7 @@ async def test_idle_connections_that_were_killed_are_replaced(make_queue: Callab
 async def test_a_worker_survives_killed_connections_and_loses_nothing(
     make_queue: Callable[..., JobQueue], pg_url: str, working: Working
 ) -> None:
+    """D-CRASH, D-CRASH2: nobody listens to ``error``."""
     producer = make_queue()
     ran: list[int] = []
 
@@ -161,6 +163,7 @@ async def test_the_environment_names_the_store(pg_url: str, monkeypatch: pytest.
 
 
 async def test_a_schema_by_url_and_by_argument(pg_empty_url: str) -> None:
+    """D-SEARCHPATH."""
     joint = "&" if "?" in pg_empty_url else "?"
     by_argument = JobQueue.from_url(pg_empty_url, schema="Odd-one")
     with pytest.raises(SchemaError, match="dataqueue migrate"):

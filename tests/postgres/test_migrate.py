@@ -89,6 +89,7 @@ async def work_one(url: str, schema: str | None = None) -> None:
 async def test_fresh_tables_have_64_bit_ids_and_work(
     pg_empty_url: str, conn: psycopg.Connection[tuple[Any, ...]]
 ) -> None:
+    """D-INT4."""
     said: list[str] = []
     assert run(pg_empty_url, report=said.append) == NAMES
     assert said == NAMES
@@ -98,6 +99,7 @@ async def test_fresh_tables_have_64_bit_ids_and_work(
         " AND table_name IN ('job_queue', 'job_events', 'waitpoints', 'cron_schedules') AND data_type <> 'bigint'"
     ).fetchall()
     assert sorted(types) == [  # texts only, and none of them 32-bit numbers
+        ("cron_schedules", "group_id", "character varying"),
         ("job_queue", "group_id", "character varying"),
         ("job_queue", "wait_token_id", "character varying"),
         ("waitpoints", "id", "character varying"),
@@ -112,6 +114,7 @@ async def test_fresh_tables_have_64_bit_ids_and_work(
 
 
 async def test_ids_go_beyond_32_bits(pg_url: str) -> None:
+    """D-INT4: of jobs and of events."""
     with psycopg.connect(pg_url) as conn:
         conn.execute("SELECT setval('job_queue_id_seq', 3000000000), setval('job_events_id_seq', 3000000000)")
     await work_one(pg_url)
@@ -126,6 +129,7 @@ def test_a_second_run_changes_nothing(pg_empty_url: str, conn: psycopg.Connectio
 
 @pytest.mark.parametrize("schema", ["jobs", *ODD_NAMES])
 async def test_a_named_schema(pg_empty_url: str, conn: psycopg.Connection[tuple[Any, ...]], schema: str) -> None:
+    """D-SEARCHPATH: whatever its name."""
     assert run(pg_empty_url, schema) == NAMES
     made = relations(conn)
     assert {where for where, name in made if name} == {schema}
@@ -153,6 +157,7 @@ def test_a_schema_name_that_cannot_be(
 
 
 async def test_two_schemas_in_one_database_are_strangers(pg_empty_url: str) -> None:
+    """D-MULTISCHEMA."""
     assert run(pg_empty_url, "one") == run(pg_empty_url, "two") == NAMES
     one, two = (JobQueue.from_url(pg_empty_url, schema=schema) for schema in ("one", "two"))
     try:

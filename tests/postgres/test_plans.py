@@ -33,6 +33,7 @@ PKEY, READY_INDEX, FUTURE, UNFINISHED = (
     "dataqueue_upcoming",
     "dataqueue_unfinished",
 )
+FIRES = "dataqueue_next_fires"
 PARKED, GROUP_RUNNING = "dataqueue_parked", "dataqueue_group_running"
 KEYS, TAGS, EVENTS = "idx_job_queue_idempotency_key", "dataqueue_tags", "job_events_pkey"
 
@@ -176,6 +177,10 @@ CASES = [
     Case("release 1000 keys", SQL("release_keys"), {**OLD, "after": "key-2"}, {KEYS, PKEY}, 7_100, 25_000, prepared=False),
     Case("elect", SQL("elect"), {"role": "r", "holder": "h", "seconds": 30}, set(), 1, 20),
     Case("resign", SQL("resign"), {"role": "r", "holder": "h"}, set(), 1, 20),
+    Case("next fire", SQL("find_next_fire"), {"without": []}, {FIRES}, 1, 10, prepared=False),
+    Case("due schedules", SQL("list_due_schedules"), {"without": [], "limit": 100}, {FIRES}, 100, 20, prepared=False),
+    Case("fire", SQL("fire_schedule"), {"id": 1, "expected": datetime(2026, 1, 1, tzinfo=UTC), "next": None,
+         "fires": [datetime(2026, 1, 1, tzinfo=UTC)]}, {PKEY, FIRES, "cron_schedules_pkey"}, 20, 120),
     Case("list events", SQL("list_events"), {"job_id": 1000}, {EVENTS}, 2, 10),
     Case("register worker", SQL("register_worker"), {**WORKER, "lease_seconds": 30}, {UNFINISHED}, RUNNING + 300, 700),
     Case("list workers", SQL("list_workers"), {}, {UNFINISHED}, RUNNING + 300, 700),
@@ -208,6 +213,7 @@ VARIANTS = [(case, generic) for case in CASES for generic in ((False, True) if c
     ("case", "generic"), VARIANTS, ids=[f"{case.name}{', any parameters' * generic}" for case, generic in VARIANTS]
 )
 def test_a_statement_reads_no_more_than_it_must(big: Conn, case: Case, generic: bool) -> None:
+    """P-CLAIM, P-FAIL, P-LIST: whatever stands in line, lies in store or is to come."""
     report = explain(big, case.statement, case.parameters, generic=generic, before=case.before)
     print(f"\n{plans.version_of(big)} {case.name:26} {'generic' if generic else 'custom '} {report}")
     scans = _of_jobs(report)
@@ -258,7 +264,7 @@ def little(server_url: str) -> Iterator[Conn]:
 def test_a_claim_is_planned_for_the_queue_that_may_come(
     little: Conn, finished: int, ready: int, analysed: bool
 ) -> None:
-    """The plan stays when the queue grows; so on a small one, too, candidates come in order and locks by id."""
+    """P-CLAIM: the plan stays when the queue grows; so on a small one, too, candidates come in order and locks by id."""
     little.execute("TRUNCATE job_queue")
     for count, status in ((finished, "completed"), (ready, "pending")):
         little.execute(
@@ -378,7 +384,7 @@ def limited(conn: Conn, limit: int) -> tuple[Case, Case]:
 @pytest.mark.parametrize("generic", [False, True], ids=["", "any parameters"])
 @pytest.mark.parametrize("limit", [1, 100])
 def test_claims_under_limits(grouped: Conn, limit: int, generic: bool) -> None:
-    """They read the line and the running jobs, and nothing of what is parked or over."""
+    """P-GROUP: they read the line and the running jobs, and nothing of what is parked or over."""
     for case in limited(grouped, limit):
         report = explain(grouped, case.statement, case.parameters, generic=generic, before=case.before)
         print(f"\n{plans.version_of(grouped)} {case.name:26} {'generic' if generic else 'custom '} {report}")

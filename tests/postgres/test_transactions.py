@@ -1,9 +1,9 @@
-"""Adding inside the caller's own transaction."""
+"""Adding inside the caller's own transaction; a job and its events, in one transaction always."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 from psycopg.rows import dict_row
 from support import Working
 
-from dataqueue import ConfigError, InvalidPayload, JobQueue, NewJob, SyncJobQueue
+from dataqueue import ConfigError, DataQueueError, InvalidPayload, JobQueue, NewJob, StoreUnavailable, SyncJobQueue
+from dataqueue.backends.base import Cancelled, Completed, Failed, Released, WorkerInfo
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
@@ -47,9 +48,95 @@ async def test_a_refused_add_leaves_the_transaction_usable(queue: JobQueue, pg_u
     assert await queue.get_all_jobs() == []
 
 
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_an_event_that_cannot_be_written_is_no_secret(queue: JobQueue, pg_url: str, blocking: bool) -> None:
+    """D-TXPOISON: the caller learns that the transaction is lost, before committing it."""
+    handle = await queue.add_job("t")
+    with psycopg.connect(pg_url, autocommit=True) as conn:
+        conn.execute("ALTER TABLE job_events ADD CONSTRAINT full_disk CHECK (event_type <> 'added') NOT VALID")
+    if blocking:
+        with psycopg.connect(pg_url) as own:
+            with pytest.raises((psycopg.Error, DataQueueError), match="full_disk"):
+                await queue.add_job("t", 1, conn=own)
+            own.rollback()
+    else:
+        async with await psycopg.AsyncConnection.connect(pg_url) as own:
+            with pytest.raises((psycopg.Error, DataQueueError), match="full_disk"):
+                await queue.add_job("t", 1, conn=own)
+            await own.rollback()
+    with pytest.raises((psycopg.Error, DataQueueError), match="full_disk"):
+        await queue.add_job("t", 1)
+    assert [job.id for job in await queue.get_all_jobs()] == [handle.id]
+
+
+DIE = """
+CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_terminate_backend(pg_backend_pid());
+    PERFORM pg_sleep(60);
+    RETURN NEW;
+END $$"""
+BETWEEN = {
+    "before the event": "BEFORE INSERT ON job_events",
+    "after the event": "AFTER INSERT ON job_events",
+    "after the change": "AFTER INSERT OR UPDATE ON job_queue",
+}
+
+
+@pytest.mark.parametrize("when", BETWEEN)
+async def test_killed_between_a_change_and_its_event_there_is_neither(queue: JobQueue, pg_url: str, when: str) -> None:
+    """D-TX: whatever is done to a job, state and history tell the same."""
+    backend = await queue.open()
+    await queue.add_jobs(NewJob("t", n) for n in range(9))
+    await backend.register_worker(WorkerInfo("gone", "h", 1, ("t",), 10, "0", 0.0))
+    await backend.register_worker(WorkerInfo("w", "h", 1, ("t",), 10, "0", 600.0))
+    await backend.cycle("gone", [], ["t"], 1, True)
+    held = [(job.id, job.lease_id) for job in (await backend.cycle("w", [], ["t"], 6, True)).jobs]
+    failed, lease = held.pop()
+    await backend.cycle("w", [Failed(failed, lease, "m", "handler_error", None)], [], 0, False)
+    pending = (await queue.add_job("t", delay=timedelta(hours=1))).id
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "add": lambda: queue.add_job("t"),
+        "add with a key": lambda: queue.add_job("t", idempotency_key="k"),
+        "add many": lambda: queue.add_jobs([NewJob("t"), NewJob("t")]),
+        "add one that waits": lambda: queue.add_job("t", depends_on=pending),
+        "claim": lambda: backend.cycle("w", [], ["t"], 1, True),
+        "complete": lambda: backend.cycle("w", [Completed(*held[0], "1")], [], 0, False),
+        "fail": lambda: backend.cycle("w", [Failed(*held[1], "m", "timeout", 5)], [], 0, False),
+        "release": lambda: backend.cycle("w", [Released(*held[2])], [], 0, False),
+        "end a cancelled one": lambda: backend.cycle("w", [Cancelled(*held[3])], [], 0, False),
+        "reclaim": lambda: backend.reclaim_expired(10),
+        "edit": lambda: queue.edit_job(pending, priority=5),
+        "cancel": lambda: queue.cancel_job(pending),
+        "ask to cancel": lambda: queue.cancel_job(held[4][0]),
+        "retry": lambda: queue.retry_job(failed),
+    }
+    with psycopg.connect(pg_url, autocommit=True) as conn:
+
+        def stored() -> list[Any]:
+            return [
+                conn.execute("SELECT * FROM job_queue ORDER BY id").fetchall(),
+                conn.execute("SELECT * FROM job_events ORDER BY id").fetchall(),
+            ]
+
+        before = stored()
+        conn.execute(DIE)
+        conn.execute(f"CREATE TRIGGER die {BETWEEN[when]} FOR EACH ROW EXECUTE FUNCTION die()".encode())
+        for name, call in calls.items():
+            with pytest.raises(StoreUnavailable):
+                await call()
+            assert stored() == before, name
+        conn.execute("DROP FUNCTION die CASCADE")
+        for name, call in calls.items():
+            jobs, events = stored()
+            await call()
+            assert stored()[0] != jobs and len(stored()[1]) > len(events), name
+
+
 async def test_workers_are_woken_at_the_commit(
     make_queue: Callable[..., JobQueue], pg_url: str, working: Working
 ) -> None:
+    """D-LATENCY."""
     queue = make_queue()
 
     async def t(payload: Any) -> str:

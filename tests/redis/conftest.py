@@ -64,6 +64,21 @@ async def _use_everything(queue: JobQueue, working: Working) -> None:
     findings = await queue.doctor(deep=True)
     assert [finding for finding in findings if finding.level == "error"] == []
     await processor.stop_and_drain(0)
+    gone = await queue.add_job("t", 1, tags=["a"], idempotency_key="gone", group="g")
+    assert await gone.cancel()
+    nothing = timedelta(0)
+    async with queue.create_supervisor() as supervisor:
+        supervisor.start_in_background()
+        await until(lambda: _is_elected(queue, supervisor.holder))
+    result = await queue.create_supervisor(keep_cancelled=nothing, keep_events=nothing, idempotency_ttl=nothing).start()
+    assert result.errors == {} and result.cleaned_up_jobs == 1
+    assert result.released_keys == 20 and result.cleaned_up_events > 60
+
+
+async def _is_elected(queue: JobQueue, holder: str) -> bool:
+    return await queue.backend.elect("supervisor", holder, 1) and not await queue.backend.elect(
+        "supervisor", "other", 1
+    )
 
 
 async def _is(queue: JobQueue, job_id: int, status: str) -> bool:

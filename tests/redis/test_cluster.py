@@ -36,6 +36,7 @@ def _prefixes(ports: Sequence[int]) -> list[str]:
 
 
 async def test_queues_on_different_nodes(ports: Sequence[int], use_everything: UseEverything) -> None:
+    """R-CLUSTER: the keys of a queue are on one node, and all are declared."""
     prefixes = _prefixes(ports)
     assert len(prefixes) == 3
     for prefix in prefixes:

@@ -7,6 +7,7 @@ import json
 import random
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dataqueue import DataQueueError, JobQueue, NewJob, StoreUnavailable
 from dataqueue.backends.base import Backend, Cancelled, Claimed, Completed, Failed, Pulse, Released, WorkerInfo
 from dataqueue.backends.redis.backend import RedisBackend
 from dataqueue.backends.redis.layout import KEYS, SORTED_SETS, pack_id
+from dataqueue.cron_jobs import plan_fire
 from dataqueue.options import make_edit
 
 SHORT = timedelta(seconds=2)
@@ -123,6 +125,8 @@ async def test_forgotten_scripts_are_loaded_again_under_load(server: RedisServer
 async def test_a_restart_loses_nothing_that_was_acknowledged(
     server: RedisServer, working: Working, how: signal.Signals
 ) -> None:
+    """D-CRASH, R-ATOMIC."""
+
     async def trouble() -> None:
         for _ in range(2):
             await asyncio.to_thread(server.stop, how)
@@ -134,6 +138,8 @@ async def test_a_restart_loses_nothing_that_was_acknowledged(
 
 
 async def test_killed_connections_lose_nothing(server: RedisServer, working: Working) -> None:
+    """D-CRASH."""
+
     async def trouble() -> None:
         with server.client() as client:
             for _ in range(6):
@@ -232,6 +238,7 @@ def _dump(client: redis.Redis, prefix: str) -> dict[str, Any]:
 async def test_a_key_of_another_kind_changes_nothing(
     make_queue: Callable[..., JobQueue], client: redis.Redis, name: str
 ) -> None:
+    """R-ATOMIC: a change that cannot be made whole is not begun."""
     queue = make_queue()
     backend = await queue.open()
     assert isinstance(backend, RedisBackend)
@@ -248,6 +255,8 @@ async def test_a_key_of_another_kind_changes_nothing(
     await backend.listen_for("finished", "w", 60)
     lost = (await backend.cycle("gone", [], ["t"], 1, False)).jobs
     assert len(lost) == 1
+    schedule = await queue.add_cron_job("s", "@daily", "t", tags=["a"])
+    stored = replace(schedule, next_run_at=datetime(2026, 1, 1, tzinfo=UTC))
     client.delete(backend.key(name))
     client.set(backend.key(name), "x")
     before = _dump(client, backend.prefix)
@@ -271,6 +280,9 @@ async def test_a_key_of_another_kind_changes_nothing(
         "register": lambda: backend.register_worker(_worker("new")),
         "unregister": lambda: backend.unregister_worker("w"),
         "beat": lambda: asyncio.to_thread(_beat, backend, "w", plain),
+        "store_schedule": lambda: backend.add_schedule(replace(schedule, name="new")),
+        "fire_schedule": lambda: backend.fire_schedule(stored, plan_fire(stored, datetime.now(UTC))),
+        "remove_schedule": lambda: backend.call("remove_schedule", schedule.id, "s"),
     }
     used = {call: _keys_of(call) for call in calls}
     for call, run in calls.items():
@@ -290,6 +302,7 @@ def _keys_of(script_name: str) -> tuple[str, ...]:
 async def test_members_of_vanished_jobs_are_not_in_the_way(
     queue: JobQueue, backend: RedisBackend, client: redis.Redis, working: Working
 ) -> None:
+    """R-GHOST: and nothing is lost with them."""
     added = await queue.add_jobs(NewJob("t", n, {"tags": ["a"]}) for n in range(60))
     delayed = await queue.add_jobs(NewJob("t", n, {"delay": timedelta(milliseconds=300)}) for n in range(10))
     gone = [*added[0:50], *delayed[0:5]]
@@ -315,6 +328,7 @@ async def test_members_of_vanished_jobs_are_not_in_the_way(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_the_order_is_that_of_the_model(queue: JobQueue, backend: RedisBackend, seed: int) -> None:
+    """R-FIFO, R-PRIO."""
     chance = random.Random(seed)
     start = datetime.now(UTC) - timedelta(hours=1)
     types = [f"type {n}" for n in range(5)]
@@ -349,7 +363,7 @@ async def test_the_order_is_that_of_the_model(queue: JobQueue, backend: RedisBac
 
 
 async def test_many_at_once(queue: JobQueue, backend: RedisBackend) -> None:
-    """More values than Lua's stack holds; claims and completions of the largest size."""
+    """R-UNPACK: more values than Lua's stack holds; claims and completions of the largest size."""
     added = await queue.add_jobs(
         NewJob("t", n, {"tags": [f"{n % 7}", "all", *(f"{n}-{k}" for k in range(8))], "idempotency_key": str(n)})
         for n in range(9000)

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, LiteralString
+from array import array
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+import psycopg
+from psycopg.rows import tuple_row
 
 from dataqueue.backends.base import Added
+from dataqueue.backends.postgres import migrate
+from dataqueue.backends.postgres.connect import UNDONE, store_errors
 from dataqueue.backends.postgres.statements import Statements
 from dataqueue.dependencies import resolve_positions
-from dataqueue.errors import DataQueueError
+from dataqueue.errors import ConfigError, DataQueueError
 from dataqueue.options import JobEdit, JobSpec
 from dataqueue.unique import latest_of_replaced
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection, Connection
+
+    from dataqueue.backends.postgres.backend import PostgresBackend
 
 Rows = list[tuple[Any, ...]]
 Step = tuple[LiteralString, dict[str, Any]]
@@ -213,3 +225,105 @@ def _one_as_json(spec: JobSpec) -> str:
             parts.append(',"ra":true')
     parts.append("}")
     return "".join(parts)
+
+
+class Adding:
+    """Runs these steps: on a connection of the pool, or on one of the caller's."""
+
+    def __init__(self, backend: PostgresBackend) -> None:
+        self._backend = backend
+
+    async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
+        if conn is None and len(specs) <= CHUNK:
+            return await self._backend.on_some_connection(lambda own: self._run_transaction(own, specs), UNDONE)
+        return [item async for chunk in self.add_stream(specs, conn) for item in chunk]
+
+    async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
+        chunks = chunked(specs)
+        first = next(chunks, None)
+        if first is None:
+            return
+        if isinstance(conn, psycopg.Connection):
+            yield self.add_sync(
+                itertools.chain(first, itertools.chain.from_iterable(chunks)), cast("Connection[Any]", conn)
+            )
+            return
+        if conn is None and len(first) < CHUNK:
+            yield await self._backend.on_some_connection(lambda own: self._run_transaction(own, first), UNDONE)
+            return
+        async with self._adding_connection(conn) as target:
+            if conn is not None and not target.autocommit:
+                # Begin the transaction that the caller will end: transaction() would begin and end its own.
+                await target.execute("SELECT 1")
+            # Within a transaction this is a savepoint: if the add fails, all is as it was before.
+            async with target.transaction():
+                before = array("q")
+                for chunk in itertools.chain([first], chunks):
+                    added = await self.run_steps(target, chunk, before)
+                    before.extend(job_id for job_id, _ in added)
+                    yield added
+
+    @asynccontextmanager
+    async def _adding_connection(self, conn: object | None) -> AsyncGenerator[AsyncConnection[Any]]:
+        if conn is None:
+            async with self._backend.connection() as own:
+                yield own
+        elif isinstance(conn, psycopg.AsyncConnection):
+            with store_errors(self._backend.location(), callers=True):
+                if not self._backend.knows_schema:
+                    cursor = conn.cursor(row_factory=tuple_row)
+                    await cursor.execute(migrate.FIND_SCHEMA, {"schema": self._backend.given_schema})
+                    self._backend.remember_schema(await cursor.fetchall())
+                yield cast("AsyncConnection[Any]", conn)
+        else:
+            raise ConfigError(
+                f"conn must be a psycopg AsyncConnection or Connection, not {type(conn).__qualname__}. "
+                "Nothing was added."
+            )
+
+    async def _run_transaction(self, conn: AsyncConnection[Any], specs: Sequence[JobSpec]) -> list[Added]:
+        if is_one_statement(specs):
+            return await self.run_steps(conn, specs)
+        async with conn.transaction():
+            return await self.run_steps(conn, specs)
+
+    async def run_steps(
+        self, conn: AsyncConnection[Any], specs: Sequence[JobSpec], before: Sequence[int] = ()
+    ) -> list[Added]:
+        steps = add_steps(self._backend.statements, specs, before)
+        cursor = conn.cursor(row_factory=tuple_row)
+        try:
+            sql, parameters = next(steps)
+            while True:
+                await cursor.execute(sql, parameters)
+                sql, parameters = steps.send(await cursor.fetchall())
+        except StopIteration as done:
+            return done.value
+
+    def add_sync(self, specs: Iterable[JobSpec], conn: Connection[Any]) -> list[Added]:
+        """Add on a caller's blocking connection; needs no open queue and no event loop."""
+        if not isinstance(conn, psycopg.Connection):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"conn must be a psycopg Connection, not {type(conn).__qualname__}. Nothing was added.")
+        with store_errors(self._backend.location(), callers=True):
+            if not conn.autocommit:
+                conn.execute("SELECT 1")  # see add_stream
+            return self._add_sync(specs, conn)
+
+    def _add_sync(self, specs: Iterable[JobSpec], conn: Connection[Any]) -> list[Added]:
+        added: list[Added] = []
+        with conn.transaction():
+            cursor = conn.cursor(row_factory=tuple_row)
+            if not self._backend.knows_schema:
+                self._backend.remember_schema(
+                    cursor.execute(migrate.FIND_SCHEMA, {"schema": self._backend.given_schema}).fetchall()
+                )
+            for chunk in chunked(specs):
+                steps = add_steps(self._backend.statements, chunk, [job_id for job_id, _ in added])
+                try:
+                    sql, parameters = next(steps)
+                    while True:
+                        cursor.execute(sql, parameters)
+                        sql, parameters = steps.send(cursor.fetchall())
+                except StopIteration as done:
+                    added.extend(done.value)
+        return added

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from array import array
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -39,10 +38,11 @@ from dataqueue.backends.base import (
     WorkerRecord,
     may_go,
 )
-from dataqueue.backends.postgres import adding, changing, cleaning, doctor, durable, migrate
+from dataqueue.backends.postgres import adding, changing, cleaning, doctor, durable, migrate, schedules
 from dataqueue.backends.postgres.connect import (
     POOL_TIMEOUT,
     READER_TIMEOUT,
+    UNDONE,
     create_pool,
     describe,
     end_with_loop,
@@ -66,6 +66,7 @@ from dataqueue.backends.postgres.records import (
     worker_parameters,
 )
 from dataqueue.backends.postgres.statements import Statements, check_schema
+from dataqueue.cron_jobs import CronSchedule, FirePlan, ScheduleChange, ScheduleStatus
 from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent, JobStatus
@@ -84,8 +85,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TRIES = 3
-_UNDONE = (psycopg.errors.AdminShutdown, psycopg.errors.DeadlockDetected)
-"""After which nothing has happened, so that it can be sent again."""
+_DEADLOCKS = 10
+"""Tries of what others' locks have undone: one of them has gone on each time."""
 _COUNT_COMPLETED_BELOW = 500_000
 """Rows up to which completed jobs are counted one by one; beyond, the planner's estimate serves."""
 
@@ -123,6 +124,7 @@ class PostgresBackend:
         self.shared = False
         self._where = describe(conninfo)
         self._cycling = Cycling(self)
+        self._adding = adding.Adding(self)
 
     @classmethod
     def from_url(
@@ -256,7 +258,7 @@ class PostgresBackend:
             cursor = await conn.cursor(row_factory=tuple_row).execute(sql, parameters, prepare=False)
             return await cursor.fetchall()
 
-        return await self._on_some_connection(read, psycopg.OperationalError)
+        return await self.on_some_connection(read, psycopg.OperationalError)
 
     async def write(
         self, sql: LiteralString, parameters: dict[str, Any], *, prepare: bool | None = None
@@ -268,118 +270,51 @@ class PostgresBackend:
 
         # A backend that was told to end says so before it executes a statement, or instead of committing
         # it, but never after the commit: the statement can be sent again. Any other loss leaves it open.
-        return await self._on_some_connection(write, _UNDONE)
+        return await self.on_some_connection(write, UNDONE)
 
-    async def _on_some_connection(
+    async def on_some_connection(
         self,
         operation: Callable[[AsyncConnection[Any]], Awaitable[T]],
         harmless: type[psycopg.Error] | tuple[type[psycopg.Error], ...],
     ) -> T:
-        for tries_left in reversed(range(_TRIES)):
+        failures: Counter[bool] = Counter()
+        while True:
             try:
                 async with self.connection() as conn:
                     return await operation(conn)
             except StoreUnavailable as error:
-                if not tries_left or not isinstance(error.__cause__, harmless):
+                deadlock = isinstance(error.__cause__, psycopg.errors.DeadlockDetected)
+                failures[deadlock] += 1
+                most = _DEADLOCKS if deadlock else _TRIES
+                if failures[deadlock] >= most or not isinstance(error.__cause__, harmless):
                     raise
-        raise AssertionError("unreachable")
 
     # -- jobs -------------------------------------------------------------------------------------
 
     async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
-        if conn is None and len(specs) <= adding.CHUNK:
-            return await self._on_some_connection(lambda own: self._run_transaction(own, specs), _UNDONE)
-        return [item async for chunk in self.add_stream(specs, conn) for item in chunk]
+        return await self._adding.add(specs, conn)
 
-    async def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
-        chunks = adding.chunked(specs)
-        first = next(chunks, None)
-        if first is None:
-            return
-        if isinstance(conn, psycopg.Connection):
-            yield self.add_sync(
-                itertools.chain(first, itertools.chain.from_iterable(chunks)), cast("Connection[Any]", conn)
-            )
-            return
-        if conn is None and len(first) < adding.CHUNK:
-            yield await self._on_some_connection(lambda own: self._run_transaction(own, first), _UNDONE)
-            return
-        async with self._adding_connection(conn) as target:
-            if conn is not None and not target.autocommit:
-                # Begin the transaction that the caller will end: transaction() would begin and end its own.
-                await target.execute("SELECT 1")
-            # Within a transaction this is a savepoint: if the add fails, all is as it was before.
-            async with target.transaction():
-                before = array("q")
-                for chunk in itertools.chain([first], chunks):
-                    added = await self._run_steps(target, chunk, before)
-                    before.extend(job_id for job_id, _ in added)
-                    yield added
-
-    @asynccontextmanager
-    async def _adding_connection(self, conn: object | None) -> AsyncGenerator[AsyncConnection[Any]]:
-        if conn is None:
-            async with self.connection() as own:
-                yield own
-        elif isinstance(conn, psycopg.AsyncConnection):
-            with store_errors(self.location(), callers=True):
-                if self._statements is None:
-                    cursor = conn.cursor(row_factory=tuple_row)
-                    await cursor.execute(migrate.FIND_SCHEMA, {"schema": self._given_schema})
-                    self._remember_schema(await cursor.fetchall())
-                yield cast("AsyncConnection[Any]", conn)
-        else:
-            raise ConfigError(
-                f"conn must be a psycopg AsyncConnection or Connection, not {type(conn).__qualname__}. "
-                "Nothing was added."
-            )
-
-    async def _run_transaction(self, conn: AsyncConnection[Any], specs: Sequence[JobSpec]) -> list[Added]:
-        if adding.is_one_statement(specs):
-            return await self._run_steps(conn, specs)
-        async with conn.transaction():
-            return await self._run_steps(conn, specs)
-
-    async def _run_steps(
-        self, conn: AsyncConnection[Any], specs: Sequence[JobSpec], before: Sequence[int] = ()
-    ) -> list[Added]:
-        steps = adding.add_steps(self.statements, specs, before)
-        cursor = conn.cursor(row_factory=tuple_row)
-        try:
-            sql, parameters = next(steps)
-            while True:
-                await cursor.execute(sql, parameters)
-                sql, parameters = steps.send(await cursor.fetchall())
-        except StopIteration as done:
-            return done.value
+    def add_stream(self, specs: Iterable[JobSpec], conn: object | None = None) -> AsyncIterator[list[Added]]:
+        return self._adding.add_stream(specs, conn)
 
     def add_sync(self, specs: Iterable[JobSpec], conn: Connection[Any]) -> list[Added]:
-        """Add on a caller's blocking connection; needs no open queue and no event loop."""
-        if not isinstance(conn, psycopg.Connection):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"conn must be a psycopg Connection, not {type(conn).__qualname__}. Nothing was added.")
-        with store_errors(self.location(), callers=True):
-            if not conn.autocommit:
-                conn.execute("SELECT 1")  # see add_stream
-            return self._add_sync(specs, conn)
+        return self._adding.add_sync(specs, conn)
 
-    def _add_sync(self, specs: Iterable[JobSpec], conn: Connection[Any]) -> list[Added]:
-        added: list[Added] = []
-        with conn.transaction():
-            cursor = conn.cursor(row_factory=tuple_row)
-            if self._statements is None:
-                self._remember_schema(cursor.execute(migrate.FIND_SCHEMA, {"schema": self._given_schema}).fetchall())
-            for chunk in adding.chunked(specs):
-                steps = adding.add_steps(self.statements, chunk, [job_id for job_id, _ in added])
-                try:
-                    sql, parameters = next(steps)
-                    while True:
-                        cursor.execute(sql, parameters)
-                        sql, parameters = steps.send(cursor.fetchall())
-                except StopIteration as done:
-                    added.extend(done.value)
-        return added
+    @property
+    def knows_schema(self) -> bool:
+        return self._statements is not None
 
-    def _remember_schema(self, rows: list[tuple[Any, ...]]) -> None:
+    @property
+    def given_schema(self) -> str | None:
+        """The schema that was asked for; None for the first on the search path that has the tables."""
+        return self._given_schema
+
+    def remember_schema(self, rows: list[tuple[Any, ...]]) -> None:
+        """What FIND_SCHEMA has found.
+
+        Raises:
+            SchemaError: nothing.
+        """
         if not rows:
             raise SchemaError(f"There are no dataqueue tables at {self.location()}. {migrate_hint(self._given_schema)}")
         self._statements = Statements(rows[0][0])
@@ -423,7 +358,7 @@ class PostgresBackend:
         await self._cycling.free_places(ids)
 
     async def redrive(self, letter: DeadLetter, by: str | None = None) -> int | None:
-        return await self._on_some_connection(lambda conn: self._redrive(conn, letter, by), _UNDONE)
+        return await self.on_some_connection(lambda conn: self._redrive(conn, letter, by), UNDONE)
 
     async def _redrive(self, conn: AsyncConnection[Any], letter: DeadLetter, by: str | None) -> int | None:
         async with conn.transaction():
@@ -441,7 +376,7 @@ class PostgresBackend:
                 await conn.execute(self.statements("retry_jobs"), again)
                 job_id = letter.source_id
             else:
-                ((job_id, _),) = await self._run_steps(conn, [letter.spec])
+                ((job_id, _),) = await self._adding.run_steps(conn, [letter.spec])
             await conn.execute(self.statements("end_letter"), {"letter": letter.id, "job": job_id, "by": by})
             return job_id
 
@@ -523,6 +458,31 @@ class PostgresBackend:
     async def doctor(self, deep: bool = False) -> list[Finding]:
         findings = await doctor.examine(self)
         return [*findings, *await doctor.examine_deep(self)] if deep else findings
+
+    # -- schedules --------------------------------------------------------------------------------
+
+    async def add_schedule(self, schedule: CronSchedule) -> int | None:
+        return await schedules.add(self, schedule)
+
+    async def list_schedules(
+        self, *, schedule_id: int | None = None, name: str | None = None, status: ScheduleStatus | None = None
+    ) -> list[CronSchedule]:
+        return await schedules.find(self, schedule_id, name, status)
+
+    async def change_schedule(self, schedule_id: int, change: ScheduleChange) -> CronSchedule | None:
+        return await schedules.change(self, schedule_id, change)
+
+    async def remove_schedule(self, schedule_id: int) -> bool:
+        return await schedules.remove(self, schedule_id)
+
+    async def next_fire(self, without: Sequence[int]) -> tuple[datetime, datetime | None]:
+        return await schedules.next_fire(self, without)
+
+    async def due_schedules(self, limit: int, without: Sequence[int]) -> tuple[datetime | None, list[CronSchedule]]:
+        return await schedules.due(self, limit, without)
+
+    async def fire_schedule(self, schedule: CronSchedule, plan: FirePlan) -> list[int] | None:
+        return await schedules.fire(self, schedule, plan)
 
     # -- cleaning up ------------------------------------------------------------------------------
 
@@ -607,10 +567,6 @@ class PostgresBackend:
 
     async def delete_tokens(self, before: datetime, limit: int) -> int:
         return (await self.write(self.statements("delete_tokens"), {"before": before, "limit": limit})).rowcount
-
-    async def on_some_connection(self, operation: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
-        """Run a transaction; again, on another connection, where it is certain that nothing has happened."""
-        return await self._on_some_connection(operation, _UNDONE)
 
     async def prolong(self, job_id: int, lease_id: int, ms: int) -> bool:
         parameters = {"id": job_id, "lease_id": lease_id, "ms": ms}

@@ -40,6 +40,9 @@ READER_TIMEOUT = 4.0
 _NO_PREREQUISITE = "DQ404"
 """The SQLSTATE that dataqueue_depend() raises."""
 
+UNDONE = (psycopg.errors.AdminShutdown, psycopg.errors.DeadlockDetected)
+"""Errors after which nothing has happened, so that it can be sent again."""
+
 _numbers = itertools.count(1)
 
 

@@ -66,13 +66,20 @@ class Cycling:
                         await _run(conn, statements.claim("lock_limits", size), {"job_types": list(types)})
                         claiming = await _run(conn, statements.claim("claim_limited", size), parameters)
             done: set[int] = set()
+            given_up: set[int] = set()
             cascaded: list[int] = []
             for cursor in recording:
-                leases, cancelled, *_ = (await cursor.fetchall())[0]
+                leases, dependants, cancelled, *_ = (await cursor.fetchall())[0]
                 done.update(leases or ())
-                cascaded += cancelled or ()
-            lost: list[Held] = [(item.id, item.lease_id) for item in outcomes if item.lease_id not in done]
-            answer = Cycle([], lost, cascaded=cascaded)
+                cascaded += dependants or ()
+                given_up.update(cancelled or ())
+            held: list[Held] = [(item.id, item.lease_id) for item in outcomes]
+            answer = Cycle(
+                [],
+                [item for item in held if item[1] not in done],
+                cancelled=[item for item in held if item[1] in given_up],
+                cascaded=cascaded,
+            )
             if promoting is not None:
                 answer.next_due_ms = (await promoting.fetchall())[0][1]
             if settings is None or claiming is None:
@@ -85,7 +92,8 @@ class Cycling:
             if answer.limited:  # nothing was claimed: ask in the other way
                 self._limited[types] = 0
                 second = await self.cycle(worker_id, [], job_types, limit, False)
-                second.lost, second.cascaded, second.next_due_ms = answer.lost, answer.cascaded, answer.next_due_ms
+                second.lost, second.cancelled, second.cascaded = answer.lost, answer.cancelled, answer.cascaded
+                second.next_due_ms = answer.next_due_ms
                 return second
         else:
             in_other_hands, answer.parked, answer.opens_in_ms = rows[0][:3]

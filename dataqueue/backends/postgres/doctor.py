@@ -44,7 +44,7 @@ WHERE schemaname = %(schema)s AND sequencename IN ('job_queue_id_seq', 'job_even
 
 async def examine(backend: PostgresBackend) -> list[Finding]:
     """All checks; a check that cannot run says so instead of hiding the others."""
-    read = backend.read  # pyright: ignore[reportPrivateUsage]
+    read = backend.read
     schema = backend.statements.schema
     findings: list[Finding] = []
 
@@ -66,7 +66,7 @@ async def examine(backend: PostgresBackend) -> list[Finding]:
 
 async def examine_deep(backend: PostgresBackend) -> list[Finding]:
     """Contradictions within the rows."""
-    read = backend.read  # pyright: ignore[reportPrivateUsage]
+    read = backend.read
     rows = await read(backend.statements("count_contradictions"), {})
     if not rows:
         return [Finding("consistency", "ok", "no job contradicts itself")]

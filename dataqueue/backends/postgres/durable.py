@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from psycopg.rows import tuple_row
 
 from dataqueue.backends.base import Waiting
+from dataqueue.backends.postgres.connect import UNDONE
 from dataqueue.steps import StepKind, StepRecord
 from dataqueue.tokens import Token, TokenSpec, TokenStatus
 
@@ -136,7 +137,7 @@ async def end_token(
             await conn.execute(backend.statements("wake_waiting"), {"ids": [token_id]})
             return token_from(rows[0])
 
-    ended = await backend.on_some_connection(end)
+    ended = await backend.on_some_connection(end, UNDONE)
     if ended is not None:
         return ended, ended.status != "timed_out"
     return await get_token(backend, token_id), False
@@ -153,4 +154,4 @@ async def expire_tokens(backend: PostgresBackend, limit: int) -> int:
                 await conn.execute(backend.statements("wake_waiting"), {"ids": ids})
             return len(ids)
 
-    return await backend.on_some_connection(expire)
+    return await backend.on_some_connection(expire, UNDONE)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dataqueue.backends.postgres.backend import PostgresBackend
 
 _WITHIN_JSON = ("move_back_errors", "move_back_events", "move_back_starts")
-_WAKE: LiteralString = "SELECT pg_notify(%(channel)s, 'work')"
+_WAKE: LiteralString = "SELECT pg_notify(%(channel)s, 'work'), pg_notify(%(channel)s, 'schedule')"
 
 
 async def move_back(backend: PostgresBackend, ms: int) -> None:

@@ -38,7 +38,7 @@ from dataqueue.backends.base import (
     WorkerInfo,
     WorkerRecord,
 )
-from dataqueue.backends.redis import changing, cleaning, doctor, reading, readonly
+from dataqueue.backends.redis import adding, changing, cleaning, doctor, reading, readonly, schedules
 from dataqueue.backends.redis.call import AnyClient, Scripts, store_errors
 from dataqueue.backends.redis.connect import Endpoint, endpoint_of_client, endpoint_of_url
 from dataqueue.backends.redis.heart import RedisHeart
@@ -59,29 +59,24 @@ from dataqueue.backends.redis.records import (
     encode_spec,
     events_from,
     id_of,
-    inverted,
     job_from,
     moment,
-    pack_job,
     worker_arguments,
     worker_from,
 )
+from dataqueue.cron_jobs import CronSchedule, FirePlan, ScheduleChange, ScheduleStatus
 from dataqueue.dead_letters import DeadLetter
 from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnavailable
 from dataqueue.jobs import Job, JobEvent, JobStatus
 from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobEdit, JobSpec
 from dataqueue.tls import TLS
-from dataqueue.unique import latest_of_replaced
-
-CHUNK = 1000
-"""Jobs a script call: more would keep Redis from serving others for too long."""
 
 OUTCOMES = 500
 """Outcomes a script call, likewise."""
 
 DEFAULT_PREFIX = "dq"
-_REFUSED = ord("0")
+_REFUSED, _CANCELLED_INSTEAD = b"02"
 
 
 class RedisBackend:
@@ -164,8 +159,8 @@ class RedisBackend:
     async def add(self, specs: Sequence[JobSpec], conn: object | None = None) -> list[Added]:
         self._refuse_conn(conn)
         added: list[Added] = []
-        for start in range(0, len(specs), CHUNK):
-            added += await self._add_chunk(specs[start : start + CHUNK], [job_id for job_id, _ in added])
+        for start in range(0, len(specs), adding.CHUNK):
+            added += await adding.add_chunk(self, specs[start : start + adding.CHUNK], [job_id for job_id, _ in added])
         return added
 
     def add_sync(self, specs: Sequence[JobSpec], conn: Any) -> list[Added]:
@@ -177,7 +172,7 @@ class RedisBackend:
         # All are checked before the first is stored: a thousand are one change, more are not.
         before = array("q")
         for chunk in list(_batches(specs)):
-            added = await self._add_chunk(chunk, before)
+            added = await adding.add_chunk(self, chunk, before)
             before.extend(job_id for job_id, _ in added)
             yield added
 
@@ -187,60 +182,6 @@ class RedisBackend:
                 "conn= needs a Postgres queue: a job in Redis cannot commit together with a database's rows. "
                 "Nothing was added. Add it after the commit, with an idempotency_key."
             )
-
-    async def _add_chunk(self, specs: Sequence[JobSpec], before: Sequence[int]) -> list[Added]:
-        """``before``: the ids of the jobs of the same call that were added already."""
-        if len(specs) == 1 and (added := await self._add_plain(specs[0])):
-            return [(added, True)]
-        types: dict[str, int] = {}
-        jobs: list[bytes] = []
-        specs = latest_of_replaced(specs)
-        for index, spec in enumerate(specs):
-            named, by_tags = await self._prerequisites(specs, index, before)
-            jobs.append(pack_job(spec, types.setdefault(spec.job_type, len(types) + 1), named, by_tags))
-        answer = await self.call("add", len(types), *types, *jobs)
-        return [(answer[n], bool(answer[n + 1])) for n in range(0, len(answer), 2)]
-
-    async def _prerequisites(
-        self, specs: Sequence[JobSpec], index: int, before: Sequence[int]
-    ) -> tuple[list[int], list[int]]:
-        """What the job at this index waits for, by name and by tags: ids, and positions among ``specs`` as negative
-        numbers."""
-        dependencies = specs[index].dependencies
-        if dependencies is None:
-            return [], []
-        # Of this call's jobs, those before these specs have their ids.
-        named = [
-            number if number > 0 else before[-number - 1] if -number <= len(before) else number + len(before)
-            for number in dependencies.jobs
-        ]
-        by_tags: list[int] = []
-        if tags := set(dependencies.tags):
-            by_tags = [-n - 1 for n, other in enumerate(specs[:index]) if tags <= set(other.tags or ())]
-            by_tags += await self._unfinished_with(dependencies.tags)
-        return named, [number for number in by_tags if number not in named]
-
-    async def _unfinished_with(self, tags: tuple[str, ...]) -> list[int]:
-        where = JobFilter(statuses=("pending", "processing", "waiting", "failed"), tags=tags)
-        found: list[int] = []
-        cursor: int | None = None
-        while page := await self.list_jobs(where, CHUNK, cursor, 0, values=False):
-            found += [job.id for job in page if not job.is_finished]
-            cursor = page[-1].id
-        return found
-
-    async def _add_plain(self, spec: JobSpec) -> int:
-        """The id of a job without anything special, by a shorter script; 0 if it takes the longer one."""
-        if spec != JobSpec(
-            spec.job_type,
-            spec.payload,
-            priority=spec.priority,
-            max_attempts=spec.max_attempts,
-            timeout_ms=spec.timeout_ms,
-            retry=spec.retry,
-        ):
-            return 0
-        return await self.call("add_one", spec.job_type, inverted(spec.priority), spec.max_attempts, encode_spec(spec))
 
     async def get_job(self, job_id: int) -> Job | None:
         jobs = await self.load([job_id])
@@ -402,6 +343,31 @@ class RedisBackend:
         ]
         return sorted(records, key=lambda record: (record.started_at, record.id))
 
+    # -- schedules --------------------------------------------------------------------------------
+
+    async def add_schedule(self, schedule: CronSchedule) -> int | None:
+        return await schedules.add(self, schedule)
+
+    async def list_schedules(
+        self, *, schedule_id: int | None = None, name: str | None = None, status: ScheduleStatus | None = None
+    ) -> list[CronSchedule]:
+        return await schedules.find(self, schedule_id, name, status)
+
+    async def change_schedule(self, schedule_id: int, change: ScheduleChange) -> CronSchedule | None:
+        return await schedules.change(self, schedule_id, change)
+
+    async def remove_schedule(self, schedule_id: int) -> bool:
+        return await schedules.remove(self, schedule_id)
+
+    async def next_fire(self, without: Sequence[int]) -> tuple[datetime, datetime | None]:
+        return await schedules.next_fire(self, without)
+
+    async def due_schedules(self, limit: int, without: Sequence[int]) -> tuple[datetime | None, list[CronSchedule]]:
+        return await schedules.due(self, limit, without)
+
+    async def fire_schedule(self, schedule: CronSchedule, plan: FirePlan) -> list[int] | None:
+        return await schedules.fire(self, schedule, plan)
+
     # -- cleaning up ------------------------------------------------------------------------------
 
     def delete_jobs(self, status: EndStatus, before: datetime, limit: int, dry_run: bool = False) -> AsyncIterator[int]:
@@ -450,7 +416,7 @@ class RedisBackend:
             worker_id, last, job_types, limit, promote, metadata
         )
         accepted += marks
-        lost = [(item.id, item.lease_id) for item, mark in zip(outcomes, accepted, strict=True) if mark == _REFUSED]
+        marked = [((item.id, item.lease_id), mark) for item, mark in zip(outcomes, accepted, strict=True)]
         jobs: list[Claimed] = []
         for n in range(0, len(rest), 3):
             head = Head(rest[n + 1])
@@ -459,12 +425,13 @@ class RedisBackend:
             jobs.append(claimed_from(unpack_int(rest[n]), head, rest[n + 2], job_type))
         return Cycle(
             jobs,
-            lost,
+            [held for held, mark in marked if mark == _REFUSED],
             None if next_due < 0 else float(next_due),
             None if opens < 0 else float(opens),
             again=parked > 0,
             parked=parked,
             limited=bool(limited),
+            cancelled=[held for held, mark in marked if mark == _CANCELLED_INSTEAD],
             cascaded=[*gone, *cascaded],
         )
 
@@ -552,7 +519,7 @@ class RedisBackend:
 
 def _batches(specs: Iterable[JobSpec]) -> Iterable[list[JobSpec]]:
     iterator = iter(specs)
-    while chunk := list(itertools.islice(iterator, CHUNK)):
+    while chunk := list(itertools.islice(iterator, adding.CHUNK)):
         yield chunk
 
 

@@ -6,7 +6,7 @@ number is constant; jobs, types and tags are fields and members inside them:
 ====  =====  ===================================================================================
  key  kind   content
 ====  =====  ===================================================================================
- m    hash   counters ``id``, ``lease``, ``type``, ``event``; ``layout`` version
+ m    hash   counters ``id``, ``lease``, ``type``, ``event``; ``layout`` version; ``role:``name → ms and its holder
  h    hash   id6 → head: the fields below, lengths2 and names of worker and group, then the events
  s    hash   id6 → spec: JSON of the options that only an edit changes, a newline, the payload's JSON
  o    hash   id6 → output (JSON)
@@ -32,6 +32,8 @@ number is constant; jobs, types and tags are fields and members inside them:
  cq   zset   prerequisite6 root6 and 1 if it ended well: with more dependents than one script call settles
  uq   zset   unique key NUL id6: the unfinished jobs that have one
  ul   hash   unique key → id6 of the newest job that has it
+ cr   hash   schedules: ``n``name → number, ``d``number → its definition (JSON), ``s``number → its state (JSON)
+ cd   zset   number of each active schedule, by its next run (ms)
  lw   zset   who waits for work, by until when (ms)
  lf   zset   who waits for results, likewise
  sig  (pub/sub channel)
@@ -51,9 +53,11 @@ from dataqueue.backends.base import Outcome
 
 KEYS: Final = (
     "m", "h", "s", "o", "er", "ev", "rd", "dl", "ix", "tg", "id", "ty", "tn", "wk", "wl", "ls", "gr", "pk", "gl", "cf",
-    "dp", "un", "cq", "uq", "ul", "lw", "lf",
+    "dp", "un", "cq", "uq", "ul", "cr", "cd", "lw", "lf",
 )  # fmt: skip
-SORTED_SETS: Final = frozenset({"rd", "dl", "ix", "tg", "wl", "ls", "gr", "pk", "gl", "dp", "cq", "uq", "lw", "lf"})
+SORTED_SETS: Final = frozenset(
+    {"rd", "dl", "ix", "tg", "wl", "ls", "gr", "pk", "gl", "dp", "cq", "uq", "cd", "lw", "lf"}
+)
 """All other keys are hashes."""
 CHANNEL: Final = "sig"
 LAYOUT: Final = 3

@@ -10,7 +10,7 @@ from dataqueue.errors import ConfigError
 if TYPE_CHECKING:
     from dataqueue.backends.redis.backend import RedisBackend
 
-MOVED: Final = frozenset({"h", "s", "er", "ev", "rd", "dl", "pk", "cf"})
+MOVED: Final = frozenset({"h", "s", "er", "ev", "rd", "dl", "pk", "cf", "cr", "cd"})
 """The keys that hold times of jobs; a test sees to it that each key is in one of the two sets."""
 TIMELESS: Final = frozenset(
     {"m", "o", "ix", "tg", "id", "ty", "tn", "wk", "wl", "ls", "gr", "gl", "dp", "un", "cq", "uq", "ul", "lw", "lf"}

@@ -12,6 +12,7 @@ WITH done AS (
 )
 SELECT (SELECT array_agg(lease_id) FROM done),
        (SELECT {schema}.dataqueue_resolve(array_agg(id)) FROM done WHERE has_dependants HAVING count(*) > 0),
+       NULL, -- none is cancelled instead
        (SELECT pg_notify('{channel}', 'finished ' || (SELECT string_agg(id::text, ' ') FROM done))
         WHERE EXISTS (SELECT FROM done)
           AND EXISTS (SELECT FROM {schema}.dataqueue_listeners WHERE topic = 'finished' AND until > now()))

@@ -18,6 +18,7 @@ WITH done AS (
 )
 SELECT (SELECT array_agg(lease_id) FROM done),
        (SELECT {schema}.dataqueue_resolve(array_agg(id)) FROM done WHERE has_dependants AND status = 'cancelled' HAVING count(*) > 0),
+       (SELECT array_agg(lease_id) FROM done WHERE status = 'cancelled'),
        (SELECT pg_notify('{channel}', 'work')
         WHERE EXISTS (SELECT FROM done)
           AND EXISTS (SELECT FROM {schema}.dataqueue_listeners WHERE topic = 'work' AND until > now()))

@@ -332,6 +332,14 @@ local function resume_resolving()
   return wake
 end
 
+-- All that is left of resolve(), before a job whose end is not settled yet runs again: else that would free or cancel
+-- those that wait for its next end.
+local function settle_all()
+  local work = false
+  while redis.call('ZCARD', K_cq) > 0 do work = resume_resolving() or work end
+  if work then tell_work(now) end
+end
+
 -- Let a job that is there already be waited for. Nothing if it has ended well, or gone.
 local function wait_for(prerequisite, id)
   local data = redis.call('HGET', K_h, prerequisite)

@@ -3,7 +3,7 @@
 -- Record outcomes, then promote and claim. ARGV: channel, worker, limit, promote (0/1), metadata of 'processing',
 -- a letter for each outcome, id6 lease6 of each, number of claimable types, their names, and three details for each
 -- outcome but P, a completion without output.
--- Returns accepted (a string of 0 and 1), ms until the next due job or -1, ms until a used-up rate opens or -1, whether
+-- Returns what became of each outcome (a string of 0 for refused, 1 for recorded, 2 for cancelled instead), ms until the next due job or -1, ms until a used-up rate opens or -1, whether
 -- limits decide about these types, how many were parked, the jobs that were cancelled since one they wait for ended badly,
 -- and id6, head, spec of each claimed job.
 local bad = probe()
@@ -68,8 +68,9 @@ if #kinds > 0 then
   for n, id in ipairs(ids) do
     local kind, h = string.sub(kinds, n, n), seen[id] or heads[n] and decode(heads[n])
     if is_held(h, (struct.unpack('>I6', held, 12 * n - 5))) then
-      seen[id], accepted[n] = h, '1'
+      seen[id] = h
       settle(h, id, kind, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+      accepted[n] = kind ~= 'X' and h.status == S_CANCELLED and '2' or '1'
     else
       accepted[n] = '0'
     end

@@ -8,7 +8,7 @@ if bad then return bad end
 local prefix, after, before, looks, most = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local members = redis.call('ZRANGEBYLEX', K_ix, '(' .. prefix .. after, '[' .. prefix .. string.rep('\255', 6),
   'LIMIT', 0, looks)
-local count, young, emptied, logs, heads = 0, #members > 0, {}, {}, {}
+local count, emptied, logs, heads = 0, {}, {}, {}
 local next_after = #members == looks and string.sub(members[#members], -6) or ''
 
 -- A log is in the order of time: what is left of it. Counts what is not.
@@ -26,8 +26,11 @@ for n, member in ipairs(members) do
   local id = string.sub(member, -6)
   local data = redis.call('HGET', K_h, id)
   local h = data and decode(data)
-  if h and h.created <= before then
-    young = false
+  if h and h.created > before then -- ids follow creation
+    next_after = ''
+    break
+  end
+  if h then
     local older = redis.call('HGET', K_ev, id)
     local left = older and younger(older) or ''
     if left == '' then
@@ -49,4 +52,4 @@ end
 in_pieces('HDEL', K_ev, emptied)
 in_pieces('HSET', K_ev, logs)
 in_pieces('HSET', K_h, heads)
-return { count, young and '' or next_after }
+return { count, next_after }

@@ -12,8 +12,8 @@ local prefix, after, before, looks, most = ARGV[2], ARGV[3], tonumber(ARGV[4]), 
 local members = redis.call('ZRANGEBYLEX', K_ix, '(' .. prefix .. after, '[' .. prefix .. string.rep('\255', 6),
   'LIMIT', 0, looks)
 local ids, zrem_ix, tagged, keys, uniques, waits = {}, {}, {}, {}, {}, {}
-local bytes, young = 0, #members > 0
-local next_after = #members == looks and string.sub(members[#members], -6) or ''
+local bytes, over = 0, #members < looks
+local next_after = #members > 0 and string.sub(members[#members], -6)
 
 -- Whether others still have to be told of its end.
 local function is_awaited(h, id)
@@ -32,26 +32,31 @@ local function take(h, id, member)
   for _, number in ipairs(has(h, F_DEPENDS) and options.on or {}) do waits[#waits + 1] = pack6(number) .. id end
 end
 
-local looked = {}
-for n, member in ipairs(members) do looked[n] = string.sub(member, -6) end
-local heads = #looked > 0 and redis.call('HMGET', K_h, unpack(looked)) or {}
-for n, id in ipairs(looked) do
-  local h = heads[n] and decode(heads[n])
-  if h then
-    local ended = h.status == S_COMPLETED and h.completed or h.status == S_FAILED and h.failed or h.cancelled
-    if h.created <= before then young = false end
-    if is_finished(h) and (ended > 0 and ended or h.updated) <= before and not is_awaited(h, id) then
-      if ARGV[7] == '1' then
-        ids[#ids + 1] = id
-      else
-        take(h, id, members[n])
-      end
-      if (#ids == most or bytes > 8388608) and n < #members then
-        next_after, young = id, false
-        break
-      end
+-- Whether to go on. Ids follow creation: after one that was created later no older one comes.
+local function look_at(member, id, h)
+  if h.created > before then
+    over = true
+    return false
+  end
+  local ended = h.status == S_COMPLETED and h.completed or h.status == S_FAILED and h.failed or h.cancelled
+  if is_finished(h) and (ended > 0 and ended or h.updated) <= before and not is_awaited(h, id) then
+    if ARGV[7] == '1' then ids[#ids + 1] = id else take(h, id, member) end
+    if (#ids == most or bytes > 8388608) and member ~= members[#members] then
+      next_after, over = id, false
+      return false
     end
   end
+  return true
+end
+
+local going, first = true, 1
+while going and first <= #members do
+  local looked = {}
+  for n = first, math.min(first + 99, #members) do looked[#looked + 1] = string.sub(members[n], -6) end
+  for n, data in ipairs(redis.call('HMGET', K_h, unpack(looked))) do
+    going = going and (not data or look_at(members[first + n - 1], looked[n], decode(data)))
+  end
+  first = first + #looked
 end
 if ARGV[7] == '0' then
   in_pieces('HDEL', K_h, ids)
@@ -66,4 +71,4 @@ if ARGV[7] == '0' then
   in_pieces('HDEL', K_ul, uniques)
   in_pieces('ZREM', K_dp, waits)
 end
-return { #ids, young and '' or next_after }
+return { #ids, over and '' or next_after }

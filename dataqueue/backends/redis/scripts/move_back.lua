@@ -1,6 +1,6 @@
 #!lua
--- KEYS h s er ev rd dl pk cf lw
--- For dataqueue.testing.advance_clock: every time of jobs, events and limits moves into the past.
+-- KEYS h s er ev rd dl pk cf cr cd lw
+-- For dataqueue.testing.advance_clock: every time of jobs, events, limits and schedules moves into the past.
 -- ARGV: channel, ms, most jobs, the names of the head's times. Returns the number of jobs, -1 for more than that.
 local bad = probe()
 if bad then return bad end
@@ -77,5 +77,17 @@ rewrite(K_cf, function(value, field)
   if kind == 'p' then return (string.gsub(value, '^%d+', earlier_text, 1)) end
   return value
 end)
+rewrite(K_cr, function(value, field)
+  if string.sub(field, 1, 1) ~= 's' then return value end
+  local state = cjson.decode(value)
+  for _, name in ipairs({ 'nx', 'le', 'sk', 'da', 'cr', 'up' }) do
+    if state[name] then state[name] = earlier(state[name]) end
+  end
+  state.v = state.v + 1
+  return cjson.encode(state)
+end)
+local schedules = redis.call('ZRANGE', K_cd, 0, -1)
+for _, id in ipairs(schedules) do redis.call('ZINCRBY', K_cd, -by, id) end
+redis.call('PUBLISH', CHANNEL, 'schedule')
 tell_work(now)
 return jobs

@@ -15,6 +15,8 @@ if data then
   local h = decode(data)
   local mine = options_of(redis.call('HGET', K_s, source)).dli == tonumber(name_of(letter))
   if not mine or not (h.status == S_CANCELLED or h.status == S_FAILED) then return 0 end
+  settle_all()
+  h = decode(redis.call('HGET', K_h, source))
   run_again(h, source, ARGV[5])
   flush()
   if has(h, F_DEPENDS) then wait_again(source) end

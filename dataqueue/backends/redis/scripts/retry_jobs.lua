@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
--- KEYS h s o ev rd dl ix ls gr pk dp un uq lw
+-- KEYS h s o ev rd dl ix ls gr pk dp un cq uq lw lf
 -- Run again, now, by a person's wish: at least one more attempt is granted. ARGV: channel, id6 of each job, the states
 -- (one byte each) from which to do so, whether failed ones that are tried again by themselves are left out (0/1),
 -- metadata of the events. Returns a letter for each: changed, unchanged, missing.
 local bad = probe()
 if bad then return bad end
+settle_all()
 local answer, again, dependents = {}, false, {}
 for n, job in ipairs(heads_of(ARGV[2])) do
   local id, h = job.id, job.h

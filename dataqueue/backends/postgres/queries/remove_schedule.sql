@@ -1,0 +1,1 @@
+DELETE FROM {schema}.cron_schedules WHERE id = %(id)s
