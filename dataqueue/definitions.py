@@ -33,7 +33,7 @@ class Handler:
 
     def __init__(self, function: AnyHandler, what: str) -> None:
         parameters = _positional(function, what)
-        hints = _hints(function, (parameters[0].name, "return"))
+        hints = hints_of(function, (parameters[0].name, "return"))
         self.function = function
         self.isolation: Isolation | None = None
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
@@ -85,7 +85,7 @@ def _spelled(parameter: inspect.Parameter) -> str:
     return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
 
 
-def _hints(function: AnyHandler, names: Iterable[str]) -> dict[str, Any]:
+def hints_of(function: AnyHandler, names: Iterable[str]) -> dict[str, Any]:
     """The annotations of these parameters; those of others need not exist at run time (``ctx``)."""
     target: Any = function
     if not inspect.isroutine(function) and not isinstance(function, functools.partial):

@@ -7,6 +7,11 @@ handler's ``except Exception`` cannot swallow it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dataqueue.steps import StepRecord
+
 
 class DataQueueError(Exception):
     """Base of all errors of this package."""
@@ -149,3 +154,8 @@ class Suspend(BaseException):
 
     A ``BaseException``, so that ``except Exception`` does not hide it; let it pass. ``finally`` blocks run.
     """
+
+    def __init__(self, wait: StepRecord, delay_ms: int | None) -> None:
+        super().__init__(f"The handler waits ({wait.name}). Let this pass: it ends the attempt until the wait is over.")
+        self.wait = wait
+        self.delay_ms = delay_ms

@@ -126,6 +126,12 @@ class Journal:
     def keep(self, record: StepRecord) -> None:
         self._records[record.name] = record
 
+    def forget(self, names: Sequence[str]) -> None:
+        """These steps were rolled back: the handler may do them again."""
+        for name in names:
+            self._records.pop(name, None)
+            self._visited.pop(name, None)
+
     def not_visited(self) -> list[StepRecord]:
         """What earlier runs have recorded and this one has not come by: the handler has changed, or does not always do
         the same."""

@@ -10,6 +10,7 @@ Each write of an attempt names job and lease, and changes nothing if the lease i
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -230,6 +231,23 @@ class Waiting:
 
 
 Outcome: TypeAlias = Completed | Failed | Cancelled | Released | Waiting
+
+
+class Transaction(Protocol):
+    """A transaction on the store's own database, in the hands of a handler."""
+
+    connection: Any
+    """The driver's connection."""
+    cascaded: list[int]
+    """Jobs that were cancelled by what was written in it."""
+
+    async def save_step(self, job_id: int, lease_id: int, step: StepRecord, token: TokenSpec | None) -> bool:
+        """As :meth:`Backend.save_step`, true with its commit."""
+        ...
+
+    async def complete(self, outcome: Completed) -> bool:
+        """Complete an attempt's job, with its commit. False if the lease is lost; nothing was changed then."""
+        ...
 
 
 @dataclass(slots=True)
@@ -602,6 +620,14 @@ class Backend(Protocol):
     async def save_step(self, job_id: int, lease_id: int, step: StepRecord, token: TokenSpec | None = None) -> bool:
         """Record a step (in place of one with the same name), and make a token of the job with it. False if the lease
         is lost; nothing was changed then."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that commits at the end of the block, or rolls back if that raises.
+
+        Raises:
+            ConfigError: this store is no database.
+        """
         ...
 
     # -- tokens -------------------------------------------------------------------------------------

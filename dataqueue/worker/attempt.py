@@ -11,24 +11,28 @@ import logging
 import os
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Executor
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released
+from dataqueue.backends.base import Cancelled, Claimed, Completed, Failed, Outcome, Released, Waiting
 from dataqueue.definitions import Handler
-from dataqueue.errors import InvalidJob, LeaseLost, StoreUnavailable
+from dataqueue.errors import InvalidJob, LeaseLost, StoreUnavailable, Suspend
 from dataqueue.events import Hook
 from dataqueue.jobs import FailureReason
 from dataqueue.jsonvalue import dumps
 from dataqueue.options import MAX_TIMEOUT, check_duration
 from dataqueue.retry import RetryPolicy, next_delay
 from dataqueue.worker.context import JobContext, SyncJobContext
+from dataqueue.worker.keeper import StoreKeeper
 from dataqueue.worker.progress import Progress
+from dataqueue.worker.steps import Steps, suspended_by
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
     from dataqueue.queue import JobQueue
 
 logger = logging.getLogger("dataqueue.worker")
@@ -54,6 +58,7 @@ class Attempt:
         "_loop",
         "_on_over",
         "_progress",
+        "_steps",
         "_stopped_event",
         "_task",
         "error",
@@ -64,6 +69,7 @@ class Attempt:
         "on_timeout",
         "output_set",
         "queue",
+        "recorded",
         "started",
         "stop_reason",
         "was_abandoned",
@@ -89,6 +95,9 @@ class Attempt:
         self.noticed = False
         """Whether a handler in a thread has seen that it shall stop: else its return is a real end."""
         self.error: BaseException | None = None
+        self.recorded: list[int] | None = None
+        """Completed in a transaction of the handler's, and which jobs that has cancelled."""
+        self._steps: Steps | None = None
         self._executor = executor
         self._grace = grace
         self._on_over = on_over
@@ -132,6 +141,12 @@ class Attempt:
                 await self._progress.flush()
         self._finish(outcome)
 
+    @property
+    def steps(self) -> Steps:
+        if self._steps is None:
+            self._steps = Steps(StoreKeeper(self))
+        return self._steps
+
     async def _call(self, payload: Any) -> Any:
         handler = self.handler
         if handler.is_async:
@@ -139,13 +154,19 @@ class Attempt:
                 return await handler.function(payload, JobContext(self))
             return await handler.function(payload)
         if handler.takes_context:
-            call = functools.partial(handler.function, payload, SyncJobContext(self, self._loop))
+            call = functools.partial(_in_thread, handler, payload, SyncJobContext(self, self._loop))
         else:
             call = functools.partial(handler.function, payload)
         context = contextvars.copy_context()
         return await self._loop.run_in_executor(self._executor(), context.run, call)
 
     def _ended(self, result: Any) -> Outcome | None:
+        if self._steps is not None:
+            if self._steps.suspended is not None:
+                return self._raised(swallowed(self.job))
+            if self.recorded is not None:
+                return None
+            self._steps.check_end()
         if self.stop_reason is not None and self._heeded():
             return self._stopped_outcome()
         if self.output_set:
@@ -162,13 +183,19 @@ class Attempt:
         return not (unaware and self.stop_reason in ("shutdown", "cancel"))
 
     def _interrupted(self, error: BaseException) -> Outcome | None:
-        if self.stop_reason is None:
+        if self.recorded is not None or self.stop_reason is None:
             return self._raised(error)  # something inside the handler was cancelled, not the attempt
         return self._stopped_outcome()
 
     def _raised(self, error: BaseException) -> Outcome | None:
+        if self.recorded is not None:
+            logger.error("Job %s (%s) was completed, and then its handler raised: %r", self.job.id, self.job.job_type, error)
+            return None
         if contains_lease_lost(error):
             self.stop_reason = "lost"
+        suspension = suspended_by(error)
+        if suspension is not None and self.stop_reason != "lost":
+            return waits(self.job, suspension)
         if self.stop_reason is not None:
             return self._stopped_outcome()
         self.error = error
@@ -176,6 +203,8 @@ class Attempt:
 
     def _stopped_outcome(self) -> Outcome | None:
         job = self.job
+        if self.recorded is not None:
+            return None
         if self.stop_reason == "timeout":
             message = self._timeout_message()
             self.error = TimeoutError(message)
@@ -203,7 +232,7 @@ class Attempt:
         """Tell the handler to stop. One that does not within the grace period is left behind: its
         outcome is recorded, and whatever it still writes is refused. ``grace`` shortens the period, also
         of one that has been told already."""
-        if self.is_over:
+        if self.is_over or (reason == "lost" and self.recorded is not None):
             return
         if grace is not None:
             self._grace = min(grace, self._grace)
@@ -308,9 +337,27 @@ class Attempt:
         self.output_set = True
         self.queue.hooks.emit(Hook("job:output", self.job.id, self.job.job_type, output=output))
 
+    # -- transactions -----------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[AsyncConnection[Any]]:
+        async with self.queue.backend.transaction() as opened:
+            async with self.steps.within(opened) as here:
+                yield opened.connection
+        if here.completed is not None:
+            self.recorded = opened.cascaded
+
+    async def complete(self, output: object) -> None:
+        await self.steps.complete(None if self.output_set else encode_result(self.handler, output))
+
     def _check_lease(self, stored: bool) -> None:
         if not stored:
             raise LeaseLost(self.job.id)
+
+
+def _in_thread(handler: Handler, payload: Any, context: SyncJobContext) -> Any:
+    context.begins()
+    return handler.function(payload, context)
 
 
 def check_prolonging(by: object) -> int:
@@ -357,6 +404,17 @@ def no_handler(job: Claimed, handled: list[str]) -> Failed:
     message = f"No handler for job type {job.job_type!r}. This worker handles: {', '.join(handled)}."
     logger.warning("Job %s: %s", job.id, message)
     return failed(job, message, "no_handler", None)
+
+
+def waits(job: Claimed, suspension: Suspend) -> Waiting:
+    return Waiting(job.id, job.lease_id, suspension.wait, suspension.delay_ms)
+
+
+def swallowed(job: Claimed) -> InvalidJob:
+    return InvalidJob(
+        f"The handler of {job.job_type!r} waits, but has caught the BaseException (Suspend) that ends its attempt, and gone "
+        "on. Write `except Exception`, or raise what is none; the wait was not begun."
+    )
 
 
 def contains_lease_lost(error: BaseException) -> bool:

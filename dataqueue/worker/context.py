@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
-from dataqueue.errors import ConfigError
+from dataqueue.errors import ConfigError, InvalidJob
+from dataqueue.worker.stepping import ONCE, Tries, do_step, do_step_in_thread
+from dataqueue.worker.steps import check_until, check_wait_time, place_of_caller
 
 if TYPE_CHECKING:
-    from dataqueue.backends.base import Claimed
-    from dataqueue.worker.attempt import OnTimeout, StopReason
+    from psycopg import AsyncConnection
 
+    from dataqueue.backends.base import Claimed
+    from dataqueue.jobs import JobHandle
+    from dataqueue.tokens import Token, TokenResult
+    from dataqueue.worker.attempt import OnTimeout, StopReason
+    from dataqueue.worker.steps import Steps
+
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -30,10 +41,14 @@ class Running(Protocol):
     def on_timeout(self, callback: OnTimeout | None, /) -> None: ...
     @property
     def stopped_event(self) -> threading.Event: ...
+    @property
+    def steps(self) -> Steps: ...
 
     async def prolong(self, by: object) -> None: ...
     async def set_progress(self, percent: object) -> None: ...
     async def set_output(self, output: object) -> None: ...
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection[Any]]: ...
+    async def complete(self, output: object) -> None: ...
 
 
 class _Context:
@@ -103,6 +118,10 @@ class _Context:
 class JobContext(_Context):
     """The context of an ``async def`` handler. When the attempt shall stop, the handler is cancelled."""
 
+    def __init__(self, attempt: Running) -> None:
+        super().__init__(attempt)
+        self._task = asyncio.current_task()
+
     async def prolong(self, by: timedelta | None = None) -> None:
         """Let this attempt run until ``by`` from now; without it, for its whole timeout anew.
 
@@ -133,6 +152,193 @@ class JobContext(_Context):
         """
         await self._attempt.set_output(output)
 
+    # -- steps ----------------------------------------------------------------------------------------
+
+    @overload
+    async def run(
+        self, name: str, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def run(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def run(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Do a step once: ``await ctx.run("charge", charge, card)``.
+
+        The result is recorded, and when the handler runs again (after a failure, a crash or a wait) it is given from
+        the record. An ordinary function runs in a thread. The result comes back as the function's return annotation
+        says, else as JSON; the first time, too.
+
+        Args:
+            name: of its own within the handler, 1 to 255 characters; with a number in a loop.
+            function: it may be done twice if the worker dies between its end and its record.
+
+        Raises:
+            InvalidJob (InvalidPayload): the name is used twice, or the result is not a JSON value; nothing was recorded.
+            StepsChanged: the records are of another handler.
+            LeaseLost: this attempt no longer owns the job; nothing was recorded.
+        """
+        return await do_step(self._attempt.steps, name, function, args, kwargs, ONCE, place_of_caller())
+
+    def step(
+        self,
+        name: str,
+        *,
+        retries: int = 0,
+        retry_delay: timedelta = timedelta(seconds=1),
+        timeout: timedelta | None = None,
+    ) -> Step:
+        """A step with options, as a decorator or a call::
+
+            @ctx.step("charge", retries=3)
+            async def charge() -> Receipt: ...
+
+            receipt = await charge()
+            receipt = await ctx.step("charge", retries=3).run(charge_card, card)
+
+        Args:
+            retries: how often it is tried again within this attempt if it raises.
+            retry_delay: before the first of them; twice as long before each later one.
+            timeout: of each try; ``TimeoutError`` then. A function in a thread is left to itself.
+        """
+        return Step(self._attempt, name, Tries(retries, retry_delay, timeout))
+
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
+        """A transaction on the queue's own Postgres database: ``async with ctx.transaction() as conn:``.
+
+        What is written on ``conn`` (a psycopg connection), the steps that are done in the block, and the job's
+        completion by :meth:`complete` are stored together or not at all. The job's row is locked from its first step to
+        the end of the block: keep it short.
+
+        Raises:
+            ConfigError: the queue is in Redis, or the handler runs in a process of its own.
+            LeaseLost: this attempt no longer owns the job; the transaction was rolled back.
+        """
+        return self._attempt.transaction()
+
+    async def complete(self, output: object = None) -> None:
+        """Complete the job with the transaction that is open here. Nothing that the handler does after it counts.
+
+        Raises:
+            InvalidJob: no transaction is open.
+            LeaseLost: this attempt no longer owns the job; the transaction is rolled back.
+        """
+        await self._attempt.complete(output)
+
+    # -- waits ----------------------------------------------------------------------------------------
+
+    async def wait_for(
+        self,
+        by: timedelta | None = None,
+        /,
+        *,
+        name: str | None = None,
+        years: int = 0,
+        months: int = 0,
+        weeks: float = 0,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+    ) -> None:
+        """Wait without a worker: the attempt ends here and the handler runs again from its top when the time is over.
+
+        No attempt is spent. Months and years are those of the calendar (from January 31 to the last of February), from
+        the store's clock in UTC.
+
+        Args:
+            name: of the wait; by default its number among the waits of the handler.
+
+        Raises:
+            InvalidJob: no time that lies ahead; inside a step or a transaction; in a task of its own.
+            StepsChanged: the records are of another handler.
+        """
+        self._check_task()
+        rest = check_wait_time(by, years, months, weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        await self._attempt.steps.sleep(name, place_of_caller(), rest, None, (years, months))
+
+    async def wait_until(self, until: datetime, /, *, name: str | None = None) -> None:
+        """Wait without a worker until this moment (aware). One that is past is no wait. See :meth:`wait_for`."""
+        self._check_task()
+        await self._attempt.steps.sleep(name, place_of_caller(), None, check_until(until), (0, 0))
+
+    async def create_token(
+        self, name: str, *, timeout: timedelta | str | None = None, tags: Iterable[str] | None = None
+    ) -> Token:
+        """Make a token that somebody outside answers: ``queue.complete_token(token.id, …)``. A step: made once.
+
+        Args:
+            name: of the step.
+            timeout: after which nobody can answer any more: a timedelta, or ``10m``, ``7d``; None for none.
+
+        Raises:
+            InvalidJob: a wrong argument; nothing was made.
+            LeaseLost: this attempt no longer owns the job; nothing was made.
+        """
+        return await self._attempt.steps.create_token(name, timeout, tags, place_of_caller())
+
+    async def wait_for_token(self, token: Token | str, /, *, name: str | None = None) -> TokenResult:
+        """Wait without a worker until the token is answered or its time is over.
+
+        Returns:
+            ``ok`` and ``output``, or the ``error``. ``unwrap()`` gives the output or raises ``TokenFailed``.
+
+        Raises:
+            TokenNotFound: no such token. InvalidJob, StepsChanged: see :meth:`wait_for`.
+        """
+        self._check_task()
+        return await self._attempt.steps.wait_for_token(token, name, place_of_caller())
+
+    async def wait_for_jobs(
+        self, jobs: Sequence[JobHandle[R] | int], /, *, name: str | None = None, return_exceptions: bool = False
+    ) -> list[R]:
+        """Wait without a worker until all of these jobs have ended, and give their results in order.
+
+        Add them in a step, so that they are added once: ``ids = await ctx.run("fan out", add_all, …)``.
+
+        Args:
+            return_exceptions: put a ``JobFailed`` or ``JobCancelled`` into the list in place of raising it.
+
+        Raises:
+            JobFailed, JobCancelled: the first of them in order, once all have ended.
+            JobNotFound: one has been deleted. InvalidJob, StepsChanged: see :meth:`wait_for`.
+        """
+        self._check_task()
+        return await self._attempt.steps.wait_for_jobs(jobs, return_exceptions, name, place_of_caller())
+
+    def _check_task(self) -> None:
+        if asyncio.current_task() is not self._task:
+            raise InvalidJob(
+                f"{place_of_caller()}: a wait belongs into the handler itself, not into a task that it has started "
+                "(TaskGroup, gather, create_task): the whole attempt ends while a job waits. Let the tasks end, then wait."
+            )
+
+
+class Step:
+    """A step with options, of :meth:`JobContext.step`."""
+
+    def __init__(self, attempt: Running, name: str, tries: Tries) -> None:
+        self._attempt, self._name, self._tries = attempt, name, tries
+
+    @overload
+    async def run(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Do it."""
+        place = place_of_caller()
+        return await do_step(self._attempt.steps, self._name, function, args, kwargs, self._tries, place)
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Awaitable[R]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, Awaitable[R]]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(function)
+        async def step(*args: Any, **kwargs: Any) -> Any:
+            place = place_of_caller()
+            return await do_step(self._attempt.steps, self._name, function, args, kwargs, self._tries, place)
+
+        return step
+
 
 class SyncJobContext(_Context):
     """The context of a ``def`` handler, which runs in a thread and cannot be interrupted: look at
@@ -141,6 +347,7 @@ class SyncJobContext(_Context):
     def __init__(self, attempt: Running, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(attempt)
         self._loop = loop
+        self._thread = 0
 
     def wait_aborted(self, seconds: float) -> bool:
         """Sleep, but no longer than until the attempt shall stop; returns ``aborted``."""
@@ -158,5 +365,103 @@ class SyncJobContext(_Context):
         """See :meth:`JobContext.set_output`."""
         self._call(self._attempt.set_output(output))
 
+    # -- steps and waits: see JobContext ----------------------------------------------------------------
+
+    def run(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """See :meth:`JobContext.run`. The function runs in this thread."""
+        return self._do(name, function, args, kwargs, ONCE, place_of_caller())
+
+    def step(
+        self,
+        name: str,
+        *,
+        retries: int = 0,
+        retry_delay: timedelta = timedelta(seconds=1),
+        timeout: timedelta | None = None,
+    ) -> SyncStep:
+        """See :meth:`JobContext.step`. A try that took longer than ``timeout`` counts as failed when it has ended."""
+        return SyncStep(self, name, Tries(retries, retry_delay, timeout))
+
+    def do(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any, tries: Tries, place: str) -> Any:
+        """A step, for :class:`SyncStep`."""
+        return self._do(name, function, args, kwargs, tries, place)
+
+    def wait_for(
+        self,
+        by: timedelta | None = None,
+        /,
+        *,
+        name: str | None = None,
+        years: int = 0,
+        months: int = 0,
+        weeks: float = 0,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+    ) -> None:
+        """See :meth:`JobContext.wait_for`."""
+        place = self._check_thread()
+        rest = check_wait_time(by, years, months, weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        self._call(self._attempt.steps.sleep(name, place, rest, None, (years, months)))
+
+    def wait_until(self, until: datetime, /, *, name: str | None = None) -> None:
+        """See :meth:`JobContext.wait_until`."""
+        place = self._check_thread()
+        self._call(self._attempt.steps.sleep(name, place, None, check_until(until), (0, 0)))
+
+    def create_token(
+        self, name: str, *, timeout: timedelta | str | None = None, tags: Iterable[str] | None = None
+    ) -> Token:
+        """See :meth:`JobContext.create_token`."""
+        return self._call(self._attempt.steps.create_token(name, timeout, tags, place_of_caller()))
+
+    def wait_for_token(self, token: Token | str, /, *, name: str | None = None) -> TokenResult:
+        """See :meth:`JobContext.wait_for_token`."""
+        place = self._check_thread()
+        return self._call(self._attempt.steps.wait_for_token(token, name, place))
+
+    def wait_for_jobs(
+        self, jobs: Sequence[JobHandle[R] | int], /, *, name: str | None = None, return_exceptions: bool = False
+    ) -> list[R]:
+        """See :meth:`JobContext.wait_for_jobs`."""
+        place = self._check_thread()
+        return self._call(self._attempt.steps.wait_for_jobs(jobs, return_exceptions, name, place))
+
+    def begins(self) -> None:
+        """The handler's own thread has the context now."""
+        self._thread = threading.get_ident()
+
+    def _check_thread(self) -> str:
+        place = place_of_caller()
+        if threading.get_ident() != self._thread:
+            raise InvalidJob(
+                f"{place}: a wait belongs into the handler's own thread, not into one that it has started: the whole attempt "
+                "ends while a job waits. Let the threads end, then wait."
+            )
+        return place
+
+    def _do(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any, tries: Tries, place: str) -> Any:
+        steps = self._attempt.steps
+        return do_step_in_thread(steps, self._call, self.wait_aborted, name, function, args, kwargs, tries, place)
+
     def _call(self, operation: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(operation, self._loop).result()
+
+
+class SyncStep:
+    """A step with options, of :meth:`SyncJobContext.step`."""
+
+    def __init__(self, context: SyncJobContext, name: str, tries: Tries) -> None:
+        self._context, self._name, self._tries = context, name, tries
+
+    def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do it."""
+        return self._context.do(self._name, function, args, kwargs, self._tries, place_of_caller())
+
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
+        @functools.wraps(function)
+        def step(*args: P.args, **kwargs: P.kwargs) -> R:
+            return self._context.do(self._name, function, args, kwargs, self._tries, place_of_caller())
+
+        return step

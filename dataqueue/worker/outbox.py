@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from dataqueue.backends.base import Claimed, Completed, Cycle, Failed, Held, Outcome, Released
+from dataqueue.backends.base import Claimed, Completed, Cycle, Failed, Held, Outcome, Released, Waiting
 from dataqueue.errors import StoreUnavailable
 from dataqueue.events import Hook
 from dataqueue.worker.attempt import Attempt, storable
@@ -55,6 +55,13 @@ class Outbox:
         self._pending[:0] = self._sending
         self._sending = []
         self._resent = True
+
+    def was_recorded(self, attempt: Attempt) -> None:
+        """A transaction of its handler's has completed it."""
+        self.finished += 1
+        self._queue.hooks.emit(Hook("job:completed", attempt.job.id, attempt.job.job_type))
+        for job_id in attempt.recorded or ():
+            self._queue.hooks.emit(Hook("job:cancelled", job_id))
 
     def recorded(self, cycle: Cycle) -> None:
         sent, self._sending = self._sending, []
@@ -112,6 +119,9 @@ class Outbox:
                 self._queue.hooks.emit(Hook("job:cancelled", outcome.id, attempt.job.job_type if attempt else None))
             elif isinstance(outcome, Released):
                 self.handed_back.append(outcome.id)
+            elif isinstance(outcome, Waiting):
+                if attempt is not None:
+                    self._queue.hooks.emit(Hook("job:waiting", outcome.id, attempt.job.job_type))
             else:
                 self.finished += 1
                 if attempt is not None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Unpack
 
 from dataqueue.backends.base import (
@@ -22,6 +22,7 @@ from dataqueue.backends.base import (
     Pulse,
     Released,
     Signal,
+    Waiting,
 )
 from dataqueue.definitions import Handler
 from dataqueue.errors import ConfigError, DataQueueError, StoreUnavailable
@@ -328,6 +329,8 @@ class Processor:
         for outcome in outcomes:
             if isinstance(outcome, Failed) and outcome.retry_ms is not None:
                 self._idle.due_within(outcome.retry_ms)
+            elif isinstance(outcome, Waiting) and (wait_ms := _until(outcome)) is not None:
+                self._idle.due_within(wait_ms)
         now = time.monotonic()
         for job in cycle.jobs:
             self._buffer.append((now, job))
@@ -445,7 +448,9 @@ class Processor:
         if attempt.is_running and outcome is not None and attempt.was_abandoned:
             self._abandoned = [one for one in self._abandoned if one.is_running] + [attempt]
         self._prefetch.observe(asyncio.get_running_loop().time() - attempt.started)
-        if outcome is None:
+        if attempt.recorded is not None:
+            self._outbox.was_recorded(attempt)
+        elif outcome is None:
             logger.warning("Job %s (%s): lease lost, the attempt ends here.", attempt.job.id, attempt.job.job_type)
         else:
             if isinstance(outcome, Failed):
@@ -507,6 +512,13 @@ class Processor:
             attempt = self._inflight.get(job_id)
             if attempt is not None:
                 attempt.stop("cancel")
+
+
+def _until(wait: Waiting) -> float | None:
+    """The milliseconds of a wait for a time."""
+    if wait.delay_ms is not None or wait.wait.until is None:
+        return wait.delay_ms
+    return max(0.0, (wait.wait.until - datetime.now(UTC)) / timedelta(milliseconds=1))
 
 
 def _what_follows(outcome: Failed) -> str:

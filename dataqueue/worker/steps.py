@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import inspect
 import json
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from dataqueue.definitions import hints_of
-from dataqueue.errors import InvalidJob, JobCancelled, JobFailed, JobNotFound, Suspend
+from dataqueue.backends.base import Completed
+from dataqueue.errors import InvalidJob, JobCancelled, JobFailed, JobNotFound, LeaseLost, StepsChanged, Suspend
 from dataqueue.jobs import ANY_JSON, Job, JobHandle
-from dataqueue.jsonvalue import dumps
+from dataqueue.jsonvalue import dumps, loads
 from dataqueue.options import check_aware, check_duration, check_integer
-from dataqueue.payloads import Codec
 from dataqueue.steps import MAX_WAIT, Journal, StepKind, StepRecord, add_calendar, check_name
 from dataqueue.tokens import Token, TokenResult, TokenSpec, check_token_id, make_token, result_of
 
 if TYPE_CHECKING:
-    from dataqueue.backends.base import Claimed
+    from dataqueue.backends.base import Claimed, Transaction
+    from dataqueue.payloads import Codec
 
 logger = logging.getLogger("dataqueue.worker")
 
@@ -37,30 +35,45 @@ _step: ContextVar[str | None] = ContextVar("dataqueue_step", default=None)
 
 
 class Keeper(Protocol):
-    """Where steps are kept: the store, or over a wire."""
+    """Where steps are kept: the store, directly or over a wire. Each write is refused (``LeaseLost``) once the lease is
+    lost."""
 
     job: Claimed
 
     async def load_steps(self) -> tuple[list[StepRecord], dict[str, Token], datetime]: ...
     async def save_step(self, step: StepRecord, token: TokenSpec | None = None) -> None: ...
     async def read_token(self, token_id: str) -> Token: ...
-    async def read_jobs(self, job_ids: Sequence[int]) -> list[Job]: ...
+    async def read_jobs(self, job_ids: Sequence[int]) -> list[dict[str, Any]]: ...
     async def store_now(self) -> datetime: ...
-    def suspend(self, wait: StepRecord, delay_ms: int | None) -> Suspend: ...
-    def owns_task(self) -> bool: ...
+
+
+class InTransaction:
+    """A transaction of the handler's that is open, and the steps that become true with its commit."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        self.names: list[str] = []
+        self.completed: Completed | None = None
+
+
+_transaction: ContextVar[InTransaction | None] = ContextVar("dataqueue_transaction", default=None)
 
 
 class Steps:
-    """The steps of one attempt. One for each context."""
+    """The steps of one attempt."""
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._loading: asyncio.Future[Journal] | None = None
         self._tokens: dict[str, Token] = {}
         self._loaded_at: datetime | None = None
+        self.suspended: Suspend | None = None
+        """The wait that ends this attempt: nothing more is done in it."""
 
     async def journal(self) -> Journal:
-        if self._loading is None:
+        if self.suspended is not None:
+            raise self.suspended
+        if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
             self._loading = asyncio.ensure_future(self._load())
         return await asyncio.shield(self._loading)
 
@@ -81,6 +94,7 @@ class Steps:
     async def finish(
         self, name: str, result: str, place: str, started: datetime, attempts: int, token: TokenSpec | None = None
     ) -> StepRecord:
+        """Record a step that was done; with the handler's transaction if one is open here."""
         journal = await self.journal()
         record = StepRecord(
             journal.next_seq(),
@@ -92,7 +106,14 @@ class Steps:
             started_at=started,
             done_at=datetime.now(UTC),
         )
-        await self._keeper.save_step(record, token)
+        open_here = _transaction.get()
+        if open_here is None:
+            await self._keeper.save_step(record, token)
+        else:
+            job = self._keeper.job
+            if not await open_here.transaction.save_step(job.id, job.lease_id, record, token):
+                raise LeaseLost(job.id)
+            open_here.names.append(name)
         journal.keep(record)
         return record
 
@@ -102,12 +123,41 @@ class Steps:
         if record is None:
             now = datetime.now(UTC)
             record = await self.finish(cast(str, name), json.dumps({"token": spec.id}), place, now, 1, spec)
-        made = json.loads(record.result or "{}")
+        made = loads(record.result or "{}")
         if not isinstance(made, dict) or "token" not in made:
-            raise InvalidJob(f"The step {name!r} has made no token in an earlier run: its code has changed.")
+            raise StepsChanged(f"{place}: the step {name!r} has made no token in an earlier run. Its code has changed.")
         started = record.started_at or datetime.now(UTC)
         token_id = cast("dict[str, str]", made)["token"]
         return Token(id=token_id, status="waiting", created_at=started, job_id=self._keeper.job.id, tags=spec.tags)
+
+    # -- transactions ---------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def within(self, transaction: Transaction) -> AsyncGenerator[InTransaction]:
+        """Steps that are done in this block belong to the transaction."""
+        if _transaction.get() is not None:
+            raise InvalidJob("A transaction of this handler is open here already. Use its connection.")
+        opened = InTransaction(transaction)
+        token = _transaction.set(opened)
+        try:
+            yield opened
+        except BaseException:
+            if opened.names:
+                (await self.journal()).forget(opened.names)
+            raise
+        finally:
+            _transaction.reset(token)
+
+    async def complete(self, output: str | None) -> None:
+        """Complete the job with the transaction that is open here."""
+        opened = _transaction.get()
+        if opened is None:
+            raise InvalidJob("ctx.complete() belongs into `async with ctx.transaction()`: elsewhere, return the result.")
+        job = self._keeper.job
+        outcome = Completed(job.id, job.lease_id, output)
+        if not await opened.transaction.complete(outcome):
+            raise LeaseLost(job.id)
+        opened.completed = outcome
 
     # -- waits ----------------------------------------------------------------------------------------
 
@@ -119,7 +169,7 @@ class Steps:
         if record is not None:
             if record.until is not None and self._loaded_at is not None and record.until <= self._loaded_at:
                 return
-            raise self._keeper.suspend(record, None)
+            raise self._suspend(record, None)
         delay_ms = None
         if by is not None and calendar == (0, 0):
             delay_ms = check_duration(by, "the wait", _MILLISECOND, MAX_WAIT)
@@ -129,7 +179,7 @@ class Steps:
             if by is not None:
                 raise InvalidJob("A wait must lie ahead: it came out as none, or as one in the past.")
             return
-        raise self._keeper.suspend(await self._new_wait(name, "sleep", place, until=until), delay_ms)
+        raise self._suspend(await self._new_wait(name, "sleep", place, until=until), delay_ms)
 
     async def wait_for_token(self, token: object, name: str | None, place: str) -> TokenResult:
         token_id = check_token_id(token.id if isinstance(token, Token) else token)
@@ -143,7 +193,7 @@ class Steps:
         if answer is None:
             if record is None:
                 record = await self._new_wait(name, "token", place, token_id=token_id)
-            raise self._keeper.suspend(record, None)
+            raise self._suspend(record, None)
         text = dumps({"ok": answer.ok, "output": answer.output, "error": answer.error}, "the answer")
         await self._end_wait(record, name, "token", place, text, token_id=token_id)
         return answer
@@ -159,27 +209,28 @@ class Steps:
             return _results(jobs, json.loads(record.result or "[]"), return_exceptions)
         if record is not None and set(record.job_ids) != set(ids):
             ids = record.job_ids
-        found = {job.id: job for job in await self._keeper.read_jobs(ids)}
+        found = {job["id"]: job for job in await self._keeper.read_jobs(ids)}
         missing = next((job_id for job_id in ids if job_id not in found), None)
         if missing is not None:
             raise JobNotFound(missing)
-        if not all(job.is_finished for job in found.values()):
+        if not all(job.pop("finished") for job in found.values()):
             if record is None:
                 record = await self._new_wait(name, "jobs", place, job_ids=tuple(dict.fromkeys(ids)))
-            raise self._keeper.suspend(record, None)
-        told = [_told(found[job_id]) for job_id in ids]
+            raise self._suspend(record, None)
+        told = [found[job_id] for job_id in ids]
         await self._end_wait(record, name, "jobs", place, dumps(told, "the results"), job_ids=ids)
         return _results(jobs, told, return_exceptions)
+
+    def _suspend(self, wait: StepRecord, delay_ms: int | None) -> Suspend:
+        self.suspended = Suspend(wait, delay_ms)
+        return self.suspended
 
     async def _visit_wait(self, name: str | None, kind: StepKind, place: str) -> tuple[StepRecord | None, str]:
         if name is not None:
             check_name(name)
         _refuse_within_a_step(name or "a wait", "A wait")
-        if not self._keeper.owns_task():
-            raise InvalidJob(
-                f"{place}: a wait belongs into the handler itself, not into a task that it has started (TaskGroup, gather, "
-                "create_task): the whole attempt ends while a job waits. Let the tasks end first, then wait."
-            )
+        if _transaction.get() is not None:
+            raise InvalidJob(f"{place}: a wait inside a transaction would roll it back. End the transaction before.")
         journal = await self.journal()
         name = name or journal.next_wait()
         return journal.visit(name, kind, place), name
@@ -200,11 +251,11 @@ class Steps:
         await self._keeper.save_step(record)
         journal.keep(record)
 
-    async def check_end(self) -> None:
+    def check_end(self) -> None:
         """The handler has returned: what an earlier run has recorded should have been come by."""
-        if self._loading is None:
+        if self._loading is None or not self._loading.done() or self._loading.exception() is not None:
             return
-        left = (await self.journal()).not_visited()
+        left = self._loading.result().not_visited()
         if left:
             logger.warning(
                 "Job %s (%s) has ended without coming by %s, which an earlier run has recorded. Its handler has changed, or "
@@ -236,7 +287,7 @@ def _id_of(job: object) -> int:
     return check_integer(found, "a job to wait for", 1, 2**63 - 1)
 
 
-def _told(job: Job) -> dict[str, Any]:
+def told(job: Job) -> dict[str, Any]:
     return {
         "id": job.id,
         "type": job.job_type,
@@ -245,6 +296,7 @@ def _told(job: Job) -> dict[str, Any]:
         "error": job.last_error,
         "reason": job.failure_reason,
         "attempts": job.attempts,
+        "finished": job.is_finished,
     }
 
 
@@ -273,15 +325,6 @@ def _results(jobs: Sequence[JobHandle[Any] | int], told: list[dict[str, Any]], r
     return results
 
 
-# -- how a step is done -------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=1000)
-def result_codec(function: Callable[..., Any]) -> Codec[Any]:
-    """By the function's return annotation."""
-    return Codec(hints_of(function, ("return",)).get("return", Any), "the step's result")
-
-
 def place_of_caller() -> str:
     """``jobs.py:12``: the innermost line that is not ours."""
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
@@ -290,44 +333,12 @@ def place_of_caller() -> str:
     return f"{frame.f_code.co_filename.replace(os.sep, '/').rsplit('/', 1)[-1]}:{frame.f_lineno}"
 
 
-class Tries:
-    """How often a step is tried within one attempt, and how long each may take."""
-
-    def __init__(self, retries: object, retry_delay: object, timeout: object) -> None:
-        self.retries = check_integer(retries, "retries", 0, 1000)
-        self.delay = (check_duration(retry_delay, "retry_delay", timedelta(0), timedelta(hours=1)) or 0) / 1000
-        limit = check_duration(timeout, "timeout", _MILLISECOND, timedelta(days=24))
-        self.seconds = None if limit is None else limit / 1000
-
-    def pause(self, attempt: int) -> float:
-        """Seconds before the try after this one: twice as long each time."""
-        return self.delay * 2 ** (attempt - 1)
-
-
-async def call(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Run a step: on the loop, or in a thread if it is an ordinary function."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*args, **kwargs)
-    result = await asyncio.to_thread(function, *args, **kwargs)
-    return await cast("Awaitable[Any]", result) if inspect.isawaitable(result) else result
-
-
-def encode_step(function: Callable[..., Any], name: str, value: object) -> str:
-    codec = result_codec(function)
-    return codec.encode(value) if codec.typed else dumps(value, f"the result of step {name!r}")
-
-
-def decode_step(function: Callable[..., Any], record: StepRecord) -> Any:
-    codec = result_codec(function)
-    if record.result is None:
-        return None
-    return codec.decode(record.result) if codec.typed else json.loads(record.result)
-
-
 def check_wait_time(by: object, years: int, months: int, **parts: float) -> timedelta:
     """The part of ``ctx.wait_for`` that is not calendar years and months."""
     if by is not None and not isinstance(by, timedelta):
         raise InvalidJob(f"wait_for takes a timedelta, or days=…, hours=…, months=…; not {by!r:.80}.")
+    check_integer(years, "years", -9999, 9999)
+    check_integer(months, "months", -120_000, 120_000)
     try:
         whole = (by or timedelta(0)) + timedelta(**parts)
     except (OverflowError, TypeError, ValueError) as error:
@@ -339,3 +350,14 @@ def check_wait_time(by: object, years: int, months: int, **parts: float) -> time
 
 def check_until(until: object) -> datetime:
     return check_aware(until, "until").astimezone(UTC)
+
+
+def suspended_by(error: BaseException) -> Suspend | None:
+    """The suspension that an error is, also one that a TaskGroup has wrapped, if there is nothing else in it."""
+    if isinstance(error, Suspend):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        found = [suspended_by(inner) for inner in group.exceptions]
+        return found[0] if all(item is not None for item in found) else None
+    return None

@@ -123,6 +123,7 @@ class PostgresBackend:
         self._statements: Statements | None = Statements(schema) if schema else None
         self.shared = False
         self._where = describe(conninfo)
+        self._lent: asyncio.Semaphore | None = None
         self._cycling = Cycling(self)
         self._adding = adding.Adding(self)
 
@@ -198,6 +199,7 @@ class PostgresBackend:
         self.shared = bool(shared)
 
     async def close(self) -> None:
+        self._lent = None
         if self._own_pool and self._pool is not None:
             pool, self._pool = self._pool, None
             await pool.close(timeout=5)
@@ -552,6 +554,14 @@ class PostgresBackend:
     async def save_step(self, job_id: int, lease_id: int, step: StepRecord, token: TokenSpec | None = None) -> bool:
         parameters = durable.step_parameters(job_id, lease_id, step, token)
         return (await self.write(self.statements("save_step"), parameters)).rowcount == 1
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[durable.PostgresTransaction]:
+        # The worker's own statements need connections, too: handlers may have all but two of them.
+        if self._lent is None:
+            self._lent = asyncio.Semaphore(max(1, (self._pool.max_size if self._pool else 3) - 2))
+        async with self._lent, durable.transaction(self) as opened:
+            yield opened
 
     async def create_token(self, token: TokenSpec) -> Token:
         return await durable.create_token(self, token)

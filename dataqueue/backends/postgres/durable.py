@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from psycopg.rows import tuple_row
 
-from dataqueue.backends.base import Waiting
+from dataqueue.backends.base import Completed, Waiting
 from dataqueue.backends.postgres.connect import UNDONE
 from dataqueue.steps import StepKind, StepRecord
 from dataqueue.tokens import Token, TokenSpec, TokenStatus
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection
+    from psycopg import AsyncConnection, AsyncCursor
 
     from dataqueue.backends.postgres.backend import PostgresBackend
 
@@ -155,3 +156,38 @@ async def expire_tokens(backend: PostgresBackend, limit: int) -> int:
             return len(ids)
 
     return await backend.on_some_connection(expire, UNDONE)
+
+
+class PostgresTransaction:
+    def __init__(self, backend: PostgresBackend, connection: AsyncConnection[Any]) -> None:
+        self._backend = backend
+        self.connection = connection
+        self.cascaded: list[int] = []
+        self.completed: list[int] = []
+
+    async def save_step(self, job_id: int, lease_id: int, step: StepRecord, token: TokenSpec | None) -> bool:
+        parameters = step_parameters(job_id, lease_id, step, token)
+        return (await self._execute("save_step", parameters)).rowcount == 1
+
+    async def complete(self, outcome: Completed) -> bool:
+        parameters = {"ids": [outcome.id], "leases": [outcome.lease_id], "outputs": [outcome.output]}
+        leases, dependants, *_ = (await (await self._execute("complete_jobs", parameters)).fetchall())[0]
+        if not leases:
+            return False
+        self.cascaded += dependants or ()
+        self.completed.append(outcome.id)
+        return True
+
+    async def _execute(self, name: str, parameters: dict[str, Any]) -> AsyncCursor[tuple[Any, ...]]:
+        cursor = self.connection.cursor(row_factory=tuple_row)
+        return await cursor.execute(self._backend.statements(name), parameters)
+
+
+@asynccontextmanager
+async def transaction(backend: PostgresBackend) -> AsyncGenerator[PostgresTransaction]:
+    async with backend.connection() as conn:
+        opened = PostgresTransaction(backend, conn)
+        async with conn.transaction():
+            yield opened
+    if opened.completed:
+        await backend.free_places(opened.completed)

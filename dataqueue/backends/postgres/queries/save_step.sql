@@ -8,6 +8,7 @@ WITH held AS MATERIALIZED (
     INSERT INTO {schema}.waitpoints (id, job_id, status, timeout_at, tags)
     SELECT %(token)s, id, 'waiting', now() + %(timeout_ms)s * interval '1 ms', %(tags)s::text[]
     FROM held WHERE %(token)s::text IS NOT NULL
+    ON CONFLICT (id) DO NOTHING -- sent twice
 )
 INSERT INTO {schema}.dataqueue_steps AS s (job_id, name, seq, kind, result, until, token_id, job_ids, place, attempts, started_at, done_at)
 SELECT id, %(name)s, %(seq)s, %(kind)s, %(result)s::jsonb, NULL, %(token_id)s, %(job_ids)s::bigint[], %(place)s, %(attempts)s,
