@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
 
+from dataqueue.answering import AnsweringQueue
 from dataqueue.backends.base import Added, Backend
 from dataqueue.cron_jobs import CronOptions, Missed
 from dataqueue.definitions import AnyHandler, Handler, JobDefinition
@@ -25,7 +26,7 @@ from dataqueue.options import (
     make_spec,
 )
 from dataqueue.payloads import Codec
-from dataqueue.scheduling import SchedulingQueue, with_payload
+from dataqueue.scheduling import with_payload
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
@@ -41,7 +42,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-class JobQueue(SchedulingQueue):
+class JobQueue(AnsweringQueue):
     """A queue of jobs in a store.
 
     Make one with :meth:`from_url`, at module level if you like: it connects on first use, belongs to

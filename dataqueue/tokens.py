@@ -14,6 +14,7 @@ from dataqueue.options import check_duration, check_name, check_tags
 TokenStatus = Literal["waiting", "completed", "failed", "timed_out"]
 TOKEN_STATUSES: tuple[TokenStatus, ...] = get_args(TokenStatus)
 MAX_TIMEOUT = timedelta(days=365)
+MAX_ERROR = 10_000
 TIMED_OUT = "Token timed out"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 

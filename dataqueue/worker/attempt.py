@@ -189,7 +189,9 @@ class Attempt:
 
     def _raised(self, error: BaseException) -> Outcome | None:
         if self.recorded is not None:
-            logger.error("Job %s (%s) was completed, and then its handler raised: %r", self.job.id, self.job.job_type, error)
+            logger.error(
+                "Job %s (%s) was completed, and then its handler raised: %r", self.job.id, self.job.job_type, error
+            )
             return None
         if contains_lease_lost(error):
             self.stop_reason = "lost"
@@ -341,9 +343,8 @@ class Attempt:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncConnection[Any]]:
-        async with self.queue.backend.transaction() as opened:
-            async with self.steps.within(opened) as here:
-                yield opened.connection
+        async with self.queue.backend.transaction() as opened, self.steps.within(opened) as here:
+            yield opened.connection
         if here.completed is not None:
             self.recorded = opened.cascaded
 

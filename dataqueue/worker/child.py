@@ -21,16 +21,21 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING, Any
 
 from dataqueue.errors import ConfigError
 from dataqueue.isolation import SCRIPT_MODULE, find_handler
-from dataqueue.worker.attempt import check_percent, check_prolonging, encode_output, encode_result
+from dataqueue.steps import StepRecord
+from dataqueue.tokens import Token, TokenNotFound, TokenSpec
+from dataqueue.worker.attempt import check_percent, check_prolonging, encode_output, encode_result, swallowed
 from dataqueue.worker.context import JobContext, SyncJobContext
-from dataqueue.worker.link import Link, Message, describe, unpack_job
+from dataqueue.worker.link import LOADED, SAVED, Link, Message, describe, pack, unpack, unpack_job
+from dataqueue.worker.steps import Steps, suspended_by
 
 if TYPE_CHECKING:
     from dataqueue.backends.base import Claimed
@@ -138,6 +143,7 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         self._wire = wire
         self._handler = handler
+        self._steps: Steps | None = None
         self._on_timeout: OnTimeout | None = None
 
     @property
@@ -159,8 +165,30 @@ class Run:
         await self._ask("set_output", encode_output(self._handler, output))
         self.output_set = True
 
+    @property
+    def used_steps(self) -> Steps | None:
+        return self._steps
+
+    @property
+    def steps(self) -> Steps:
+        if self._steps is None:
+            self._steps = Steps(WireKeeper(self))
+        return self._steps
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        raise ConfigError(
+            'A handler with isolation="process" has no connection to the store: it cannot commit with it. Open a '
+            "connection of your own, or take the isolation away."
+        )
+
+    async def complete(self, output: object) -> None:
+        await self.steps.complete(None)
+
+    async def ask(self, operation: str, value: object) -> Any:
+        return await self._wire.ask(self._message(operation, value))
+
     async def _ask(self, operation: str, value: object) -> None:
-        await self._wire.ask(self._message(operation, value))
+        await self.ask(operation, value)
 
     def _message(self, operation: str, value: object) -> Message:
         return {"op": operation, "value": value, "job": self.job.id, "lease": self.job.lease_id}
@@ -169,6 +197,32 @@ class Run:
         """On the handler's loop. One that has not begun looks by itself."""
         if self.task is not None and not self.task.done():
             self.task.cancel()
+
+
+class WireKeeper:
+    """The steps of an attempt, kept by the worker at the other end (:class:`dataqueue.worker.steps.Keeper`)."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.job = run.job
+
+    async def load_steps(self) -> tuple[list[StepRecord], dict[str, Token], datetime]:
+        return unpack(LOADED, await self._run.ask("load_steps", None))
+
+    async def save_step(self, step: StepRecord, token: TokenSpec | None = None) -> None:
+        await self._run.ask("save_step", pack(SAVED, (step, token)))
+
+    async def read_token(self, token_id: str) -> Token:
+        found = unpack(Token | None, await self._run.ask("read_token", token_id))
+        if found is None:
+            raise TokenNotFound(token_id)
+        return found
+
+    async def read_jobs(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
+        return await self._run.ask("read_jobs", list(job_ids))
+
+    async def store_now(self) -> datetime:
+        return datetime.fromisoformat(await self._run.ask("store_now", None))
 
 
 class Child:
@@ -211,11 +265,15 @@ class Child:
         handler = self.handler
         try:
             payload = handler.payload.decode(run.job.payload)
-            arguments = (payload, SyncJobContext(run, self.wire.loop)) if handler.takes_context else (payload,)
+            arguments: tuple[Any, ...] = (payload,)
+            if handler.takes_context:
+                context = SyncJobContext(run, self.wire.loop)
+                context.begins()
+                arguments = (payload, context)
             result = contextvars.copy_context().run(handler.function, *arguments)
             report = self._returned(run, result)
         except BaseException as error:
-            report = {"raised": describe(error)}
+            report = _raised(error)
         self.wire.send({"op": "over", "noticed": run.noticed, **report})
 
     async def _work_async(self, run: Run) -> None:
@@ -228,10 +286,14 @@ class Child:
             arguments = (payload, JobContext(run)) if handler.takes_context else (payload,)
             report = self._returned(run, await handler.function(*arguments))
         except BaseException as error:
-            report = {"raised": describe(error)}
+            report = _raised(error)
         self.wire.send({"op": "over", **report})
 
     def _returned(self, run: Run, result: object) -> Message:
+        if run.used_steps is not None:
+            if run.used_steps.suspended is not None:
+                raise swallowed(run.job)
+            run.used_steps.check_end()
         return {"output": None if run.output_set else encode_result(self.handler, result)}
 
     # -- what the worker says (in the wire's thread) ----------------------------------------------------
@@ -282,6 +344,13 @@ class Child:
             self.wire.link.answer_error(question, error)
         else:
             self.wire.link.answer(question, answer)
+
+
+def _raised(error: BaseException) -> Message:
+    suspension = suspended_by(error)
+    if suspension is not None:
+        return {"suspended": pack(StepRecord, suspension.wait), "delay_ms": suspension.delay_ms}
+    return {"raised": describe(error)}
 
 
 async def _ask_callback(callback: OnTimeout) -> int | None:

@@ -155,9 +155,7 @@ class JobContext(_Context):
     # -- steps ----------------------------------------------------------------------------------------
 
     @overload
-    async def run(
-        self, name: str, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> R: ...
+    async def run(self, name: str, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def run(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     async def run(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from dataqueue.backends.base import Claimed, Completed, Failed, Outcome
 from dataqueue.definitions import Handler
-from dataqueue.errors import LeaseLost, ProcessDied, RemoteError
+from dataqueue.errors import LeaseLost, ProcessDied, RemoteError, Suspend
 from dataqueue.isolation import Isolation
 from dataqueue.jobs import FailureReason
 from dataqueue.jsonvalue import loads
+from dataqueue.steps import StepRecord
+from dataqueue.tokens import Token
 from dataqueue.worker.attempt import Attempt, StopReason, storable
-from dataqueue.worker.link import Link, Message, pack_job
+from dataqueue.worker.keeper import StoreKeeper
+from dataqueue.worker.link import LOADED, SAVED, Link, Message, pack, pack_job, unpack
 
 if TYPE_CHECKING:
     from dataqueue.queue import JobQueue
@@ -275,7 +278,7 @@ class IsolatedAttempt(Attempt):
     """An attempt whose handler runs in a child process. Its outcome is recorded after the handler's end, or after
     the process's, never while something could still write."""
 
-    __slots__ = ("_child", "_pool", "_was_killed")
+    __slots__ = ("_child", "_keeper", "_pool", "_was_killed")
 
     def __init__(
         self,
@@ -291,6 +294,7 @@ class IsolatedAttempt(Attempt):
         self._pool = pool
         self._child: Child | None = None
         self._was_killed = False
+        self._keeper = StoreKeeper(self)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -316,6 +320,8 @@ class IsolatedAttempt(Attempt):
     def _reported(self, report: Message) -> Outcome | None:
         assert self._child is not None
         self.noticed = report.get("noticed", False)
+        if (wait := report.get("suspended")) is not None:
+            return self._raised(Suspend(unpack(StepRecord, wait), report["delay_ms"]))
         if (raised := report.get("raised")) is not None:
             if raised["lease_lost"] is not None:
                 self.stop_reason = "lost"
@@ -380,7 +386,7 @@ class IsolatedAttempt(Attempt):
             milliseconds = await self._child.link.ask({"op": "on_timeout"})
         return None if milliseconds is None else timedelta(milliseconds=milliseconds)
 
-    async def serve(self, operation: str, value: Any) -> None:
+    async def serve(self, operation: str, value: Any) -> Any:
         """Do what the context in the child asks for; its arguments were checked there."""
         if operation == "prolong":
             await self.prolong(None if value is None else timedelta(milliseconds=value))
@@ -388,6 +394,17 @@ class IsolatedAttempt(Attempt):
             await self.set_progress(value)
         elif operation == "set_output":
             await self._store_output(value, loads(value))
+        elif operation == "load_steps":
+            return pack(LOADED, await self._keeper.load_steps())
+        elif operation == "save_step":
+            await self._keeper.save_step(*unpack(SAVED, value))
+        elif operation == "read_token":
+            return pack(Token | None, await self.queue.backend.get_token(value))
+        elif operation == "read_jobs":
+            return await self._keeper.read_jobs(value)
+        elif operation == "store_now":
+            return (await self._keeper.store_now()).isoformat()
+        return None
 
 
 def _remote(raised: Message, before: str = "") -> RemoteError:

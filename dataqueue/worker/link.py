@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import struct
@@ -14,9 +15,15 @@ from typing import Any
 from dataqueue import errors
 from dataqueue.backends.base import Claimed
 from dataqueue.errors import DataQueueError, LeaseLost, RemoteError
+from dataqueue.steps import StepRecord
+from dataqueue.tokens import Token, TokenSpec
 from dataqueue.worker.attempt import contains_lease_lost, raised_at
 
 Message = dict[str, Any]
+
+LOADED = tuple[list[StepRecord], dict[str, Token], datetime]
+"""What :meth:`dataqueue.backends.base.Backend.load_steps` gives."""
+SAVED = tuple[StepRecord, TokenSpec | None]
 
 _LENGTH = struct.Struct("!Q")
 _PLAIN_ERRORS = frozenset(
@@ -102,6 +109,22 @@ def pack_job(job: Claimed) -> Message:
 def unpack_job(fields: Message) -> Claimed:
     moments: Message = {name: datetime.fromisoformat(fields[name]) for name in ("created_at", "run_at")}
     return Claimed(**{**fields, **moments})
+
+
+@functools.cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def pack(kind: Any, value: object) -> Any:
+    """A dataclass of ours (or a type that is made of them) as JSON values."""
+    return _adapter(kind).dump_python(value, mode="json")
+
+
+def unpack(kind: Any, value: object) -> Any:
+    return _adapter(kind).validate_python(value)
 
 
 def describe(error: BaseException) -> Message:

@@ -25,6 +25,7 @@ async def rescue_for_ever(queue: JobQueue, interval: float) -> None:
         try:
             while await rescue(queue) == _BATCH:
                 pass
+            await queue.expire_timed_out_tokens()
         except StoreUnavailable:
             pass  # the worker's loop says so
         except Exception as error:

@@ -9,7 +9,7 @@ import time
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from dataqueue.definitions import hints_of
 from dataqueue.errors import ConfigError, InvalidJob
@@ -120,7 +120,7 @@ async def _call(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
         return await function(*args, **kwargs)
     result = await asyncio.to_thread(function, *args, **kwargs)
-    return await cast("Awaitable[Any]", result) if inspect.isawaitable(result) else result
+    return await result if inspect.isawaitable(result) else result
 
 
 def _result_codec(function: Callable[..., Any], name: str) -> Codec[Any]:

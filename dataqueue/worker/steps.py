@@ -152,7 +152,9 @@ class Steps:
         """Complete the job with the transaction that is open here."""
         opened = _transaction.get()
         if opened is None:
-            raise InvalidJob("ctx.complete() belongs into `async with ctx.transaction()`: elsewhere, return the result.")
+            raise InvalidJob(
+                "ctx.complete() belongs into `async with ctx.transaction()`: elsewhere, return the result."
+            )
         job = self._keeper.job
         outcome = Completed(job.id, job.lease_id, output)
         if not await opened.transaction.complete(outcome):

@@ -42,6 +42,8 @@ class SupervisorOptions(TypedDict, total=False):
     """How long it waits after each run in the background, 60 s by default."""
     reclaim: bool
     """Whether to take jobs back from lost workers (as workers do), True by default."""
+    expire_tokens: bool
+    """Whether to end tokens whose time is over (as workers do), True by default."""
     keep_completed: timedelta | None
     """Completed jobs are deleted so long after their end, 30 days by default; None keeps them for ever."""
     keep_failed: timedelta | None
@@ -66,6 +68,7 @@ class SupervisorResult:
     cleaned_up_jobs: int = 0
     cleaned_up_events: int = 0
     released_keys: int = 0
+    expired_tokens: int = 0
     errors: Mapping[str, Exception] = field(default_factory=dict[str, Exception])
 
 
@@ -95,6 +98,8 @@ class Supervisor:
         tasks: list[tuple[str, str, Callable[[], Awaitable[int]]]] = []
         if options.get("reclaim", True):
             tasks.append(("reclaim", "reclaimed_jobs", queue.reclaim_stuck_jobs))
+        if options.get("expire_tokens", True):
+            tasks.append(("expire tokens", "expired_tokens", queue.expire_timed_out_tokens))
 
         def clean(status: EndStatus, age: timedelta) -> Callable[[], Awaitable[int]]:
             return lambda: queue.cleanup_old_jobs(age, status=status, batch_size=size)
