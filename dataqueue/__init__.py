@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ScheduleExists,
         ScheduleNotFound,
         SchemaError,
+        StepsChanged,
         StoreUnavailable,
         UnknownJobType,
         WrongLoop,
@@ -51,8 +52,10 @@ if TYPE_CHECKING:
     from dataqueue.queue import JobQueue
     from dataqueue.schedule import next_occurrence, validate_cron
     from dataqueue.status import QueueStatus
+    from dataqueue.steps import Step
     from dataqueue.sync import SyncJobHandle, SyncJobQueue
     from dataqueue.tls import TLS
+    from dataqueue.tokens import Token, TokenCompleted, TokenFailed, TokenNotFound, TokenResult
     from dataqueue.unique import Unique
     from dataqueue.worker.context import JobContext, SyncJobContext
     from dataqueue.worker.options import ProcessorOptions
@@ -80,6 +83,7 @@ _WHERE = {
         "ScheduleExists",
         "ScheduleNotFound",
         "SchemaError",
+        "StepsChanged",
         "StoreUnavailable",
         "UnknownJobType",
         "WrongLoop",
@@ -94,8 +98,10 @@ _WHERE = {
     "queue": ("JobQueue",),
     "schedule": ("next_occurrence", "validate_cron"),
     "status": ("QueueStatus",),
+    "steps": ("Step",),
     "sync": ("SyncJobHandle", "SyncJobQueue"),
     "tls": ("TLS",),
+    "tokens": ("Token", "TokenCompleted", "TokenFailed", "TokenNotFound", "TokenResult"),
     "unique": ("Unique",),
     "worker.context": ("JobContext", "SyncJobContext"),
     "worker.options": ("ProcessorOptions",),
@@ -155,6 +161,8 @@ __all__ = [
     "ScheduleExists",
     "ScheduleNotFound",
     "SchemaError",
+    "Step",
+    "StepsChanged",
     "StoreUnavailable",
     "Supervisor",
     "SupervisorOptions",
@@ -162,6 +170,11 @@ __all__ = [
     "SyncJobContext",
     "SyncJobHandle",
     "SyncJobQueue",
+    "Token",
+    "TokenCompleted",
+    "TokenFailed",
+    "TokenNotFound",
+    "TokenResult",
     "Unique",
     "UnknownJobType",
     "WrongLoop",

@@ -208,3 +208,32 @@ def asks(payload: str, ctx: SyncJobContext) -> str:
         time.sleep(0.01)
     ctx.prolong(timedelta(minutes=2))
     return "done"
+
+
+@queue.job(isolation="process")
+async def durable_async(payload: str, ctx: JobContext) -> list[Any]:
+    steps = [await ctx.run("pid", os.getpid), await ctx.step("again", retries=1).run(os.getpid)]
+    await ctx.wait_for(timedelta(milliseconds=100))
+    token = await ctx.create_token("token", timeout="1d")
+    note(payload, token.id)
+    answer = await ctx.wait_for_token(token)
+    return [steps[0] == steps[1], answer.unwrap()]
+
+
+@sync_queue.job(isolation="process")
+def durable_sync(payload: str, ctx: SyncJobContext) -> list[Any]:
+    def once() -> int:
+        note(payload, "step")
+        return 1
+
+    first = ctx.run("once", once)
+    ctx.wait_for(timedelta(milliseconds=100))
+    if ctx.run("attempt", lambda: ctx.attempt) != 1:
+        raise RuntimeError("a wait costs no attempt")
+    return [first, ctx.wait_for_jobs([])]
+
+
+@queue.job(isolation="process")
+async def transacts(payload: Any, ctx: JobContext) -> None:
+    async with ctx.transaction():
+        pass

@@ -155,10 +155,14 @@ class JobContext(_Context):
     # -- steps ----------------------------------------------------------------------------------------
 
     @overload
-    async def run(self, name: str, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def run(
+        self, name: str, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]: ...
     @overload
-    async def run(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    async def run(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def run(
+        self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]: ...
+    def run(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Do a step once: ``await ctx.run("charge", charge, card)``.
 
         The result is recorded, and when the handler runs again (after a failure, a crash or a wait) it is given from
@@ -174,7 +178,7 @@ class JobContext(_Context):
             StepsChanged: the records are of another handler.
             LeaseLost: this attempt no longer owns the job; nothing was recorded.
         """
-        return await do_step(self._attempt.steps, name, function, args, kwargs, ONCE, place_of_caller())
+        return do_step(self._attempt.steps, name, function, args, kwargs, ONCE, place_of_caller())
 
     def step(
         self,
@@ -305,7 +309,7 @@ class JobContext(_Context):
     def _check_task(self) -> None:
         if asyncio.current_task() is not self._task:
             raise InvalidJob(
-                f"{place_of_caller()}: a wait belongs into the handler itself, not into a task that it has started "
+                "A wait belongs into the handler itself, not into a task that it has started "
                 "(TaskGroup, gather, create_task): the whole attempt ends while a job waits. Let the tasks end, then wait."
             )
 
@@ -317,13 +321,14 @@ class Step:
         self._attempt, self._name, self._tries = attempt, name, tries
 
     @overload
-    async def run(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def run(
+        self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]: ...
     @overload
-    async def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Do it."""
-        place = place_of_caller()
-        return await do_step(self._attempt.steps, self._name, function, args, kwargs, self._tries, place)
+        return do_step(self._attempt.steps, self._name, function, args, kwargs, self._tries, place_of_caller())
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Awaitable[R]]: ...
@@ -331,9 +336,8 @@ class Step:
     def __call__(self, function: Callable[P, R], /) -> Callable[P, Awaitable[R]]: ...
     def __call__(self, function: Callable[..., Any], /) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(function)
-        async def step(*args: Any, **kwargs: Any) -> Any:
-            place = place_of_caller()
-            return await do_step(self._attempt.steps, self._name, function, args, kwargs, self._tries, place)
+        def step(*args: Any, **kwargs: Any) -> Awaitable[Any]:
+            return self.run(function, *args, **kwargs)
 
         return step
 

@@ -6,8 +6,8 @@ WITH held AS MATERIALIZED (
     UPDATE {schema}.job_queue SET has_steps = TRUE WHERE id = (SELECT id FROM held) AND NOT has_steps
 ), made AS (
     INSERT INTO {schema}.waitpoints (id, job_id, status, timeout_at, tags)
-    SELECT %(token)s, id, 'waiting', now() + %(timeout_ms)s * interval '1 ms', %(tags)s::text[]
-    FROM held WHERE %(token)s::text IS NOT NULL
+    SELECT %(token)s::varchar, id, 'waiting', now() + %(timeout_ms)s * interval '1 ms', %(tags)s::text[]
+    FROM held WHERE %(token)s::varchar IS NOT NULL
     ON CONFLICT (id) DO NOTHING -- sent twice
 )
 INSERT INTO {schema}.dataqueue_steps AS s (job_id, name, seq, kind, result, until, token_id, job_ids, place, attempts, started_at, done_at)
