@@ -82,7 +82,11 @@ class Job:
     runs_anyway: bool = False
     """Whether it also runs after a prerequisite that failed or was cancelled."""
     blocked: bool = False
-    """Pending, and waiting for other jobs to end."""
+    """Pending or waiting until other jobs have ended."""
+    wait_until: datetime | None = None
+    """Of a waiting job: when it goes on, if that is known."""
+    wait_token_id: str | None = None
+    """Of a waiting job: the token that it waits for."""
     unique_key: str | None = None
 
     @property

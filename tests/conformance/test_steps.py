@@ -102,7 +102,9 @@ async def test_a_name_that_is_used_twice_names_both_places(queue: JobQueue, work
     assert error is not None and error.count("test_steps.py:") == 2 and "'same'" in error
 
 
-@pytest.mark.parametrize("value", [{1, 2}, float("nan"), {1: "a"}, object(), b"bytes"], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [{1, 2}, float("nan"), {1: "a"}, object(), b"bytes"], ids=lambda value: type(value).__name__
+)
 async def test_a_result_that_is_no_json_is_an_error_before_it_is_stored(
     queue: JobQueue, working: Working, value: object
 ) -> None:
@@ -216,7 +218,9 @@ async def test_a_handler_that_does_something_else_is_told(queue: JobQueue, worki
     job = await queue.add_job("t", max_attempts=2, retry_delay=timedelta(0))
     await working(queue, {"t": handler})
     error = (await job.wait(30)).last_error
-    assert error is not None and "in an earlier run it was the step 'thing'" in error and "Its code has changed" in error
+    assert (
+        error is not None and "in an earlier run it was the step 'thing'" in error and "Its code has changed" in error
+    )
 
 
 async def test_steps_stay_with_a_retry_by_hand_and_go_with_the_job(queue: JobQueue, working: Working) -> None:

@@ -53,7 +53,10 @@ async def test_a_wait_for_a_time_spends_no_attempt(queue: JobQueue, working: Wor
     assert starts == [1, 1, 1]
     assert await kinds(queue, job.id) == ["added", *["processing", "waiting"] * 2, "processing", "completed"]
     steps = await queue.get_job_steps(job.id)
-    assert [(step.name, step.kind, step.done) for step in steps] == [("__wait_0", "sleep", True), ("__wait_1", "sleep", True)]
+    assert [(step.name, step.kind, step.done) for step in steps] == [
+        ("__wait_0", "sleep", True),
+        ("__wait_1", "sleep", True),
+    ]
     final = await job.refresh()
     assert final.attempts == 1 and final.last_retried_at is None
 
@@ -186,7 +189,9 @@ async def test_a_token_is_answered_from_outside(queue: JobQueue, working: Workin
         await is_waiting(queue, job.id)
     tokens = {token.job_id: token for token in made}
     stored = await queue.get_token(tokens[jobs[0].id].id)
-    assert stored is not None and stored.status == "waiting" and stored.tags == ("boss",) and stored.timeout_at is not None
+    assert (
+        stored is not None and stored.status == "waiting" and stored.tags == ("boss",) and stored.timeout_at is not None
+    )
     assert (await jobs[0].refresh()).wait_token_id == stored.id
     done = await queue.complete_token(stored.id, {"yes": [1, 2**60, "é"]})
     assert done.status == "completed"

@@ -20,6 +20,7 @@ def job_from(row: tuple[Any, ...]) -> Job:
         locked_at, locked_by, cancel_requested_at, failure_reason, error_history, pending_reason, timeout_ms,
         tags, idempotency_key, retry_delay, retry_backoff, retry_delay_max, progress, output, group,
         dead_letter, dead_lettered_at, dead_letter_job_id, depends_on, depends_on_tags, runs_anyway, blocked, unique_key,
+        wait_until, wait_token_id,
     ) = row  # fmt: skip
     return Job(
         id=job_id,
@@ -59,6 +60,8 @@ def job_from(row: tuple[Any, ...]) -> Job:
         runs_anyway=runs_anyway,
         blocked=blocked,
         unique_key=unique_key,
+        wait_until=wait_until and wait_until.astimezone(UTC),
+        wait_token_id=wait_token_id,
     )
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,16 +36,19 @@ from dataqueue.backends.base import (
     Stats,
     Timing,
     Topic,
+    Transaction,
+    Waiting,
     WorkerInfo,
     WorkerRecord,
 )
-from dataqueue.backends.redis import adding, changing, cleaning, doctor, reading, readonly, schedules
+from dataqueue.backends.redis import adding, changing, cleaning, doctor, durable, reading, readonly, schedules
 from dataqueue.backends.redis.call import AnyClient, Scripts, store_errors
 from dataqueue.backends.redis.connect import Endpoint, endpoint_of_client, endpoint_of_url
 from dataqueue.backends.redis.heart import RedisHeart
 from dataqueue.backends.redis.layout import (
     LAYOUT,
     REASON_CODES,
+    STATUS_CODES,
     Head,
     key_prefix,
     pack_held,
@@ -70,7 +74,9 @@ from dataqueue.errors import ConfigError, ReadOnlyQueue, SchemaError, StoreUnava
 from dataqueue.jobs import Job, JobEvent, JobStatus
 from dataqueue.limits import LimitState, TypeLimits
 from dataqueue.options import JobEdit, JobSpec
+from dataqueue.steps import StepRecord
 from dataqueue.tls import TLS
+from dataqueue.tokens import Token, TokenSpec
 
 OUTCOMES = 500
 """Outcomes a script call, likewise."""
@@ -200,12 +206,16 @@ class RedisBackend:
                 pipe.hmget(self.key(name), ids)
             heads, specs, errors, *more = await pipe.execute()
         outputs = more[0] if values else [None] * len(ids)
+            waiting = [
+                packed for packed, data in zip(ids, heads, strict=True) if data and data[0] == STATUS_CODES["waiting"]
+            ]
+            waits = await durable.open_waits(self, waiting) if waiting else {}
         jobs: list[Job] = []
         for packed, data, spec, output, error in zip(ids, heads, specs, outputs, errors, strict=True):
             if data is not None and spec is not None:
                 head = Head(data)
                 job_type = await self.type_name(head["type"])
-                jobs.append(job_from(unpack_int(packed), head, spec, job_type, output, error, values))
+                jobs.append(job_from(unpack_int(packed), head, spec, job_type, output, error, values, waits.get(packed)))
         return jobs
 
     async def type_name(self, number: int) -> str:
@@ -490,6 +500,35 @@ class RedisBackend:
     async def set_progress(self, job_id: int, lease_id: int, percent: int) -> bool:
         return bool(await self.call("set_progress", pack_id(job_id), lease_id, percent))
 
+    async def load_steps(self, job_id: int) -> tuple[list[StepRecord], dict[str, Token], datetime]:
+        return await durable.load_steps(self, job_id)
+
+    async def save_step(self, job_id: int, lease_id: int, step: StepRecord, token: TokenSpec | None = None) -> bool:
+        return await durable.save_step(self, job_id, lease_id, step, token)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction]:
+        raise ConfigError(
+            "ctx.transaction() needs a Postgres queue: this one is in Redis, which cannot commit together with a "
+            "database. Record the step after your commit, and make it safe to be done twice."
+        )
+        yield
+
+    async def create_token(self, token: TokenSpec) -> Token:
+        return await durable.create_token(self, token)
+
+    async def get_token(self, token_id: str) -> Token | None:
+        return await durable.get_token(self, token_id)
+
+    async def end_token(self, token_id: str, output: str | None, error: str | None) -> tuple[Token | None, bool]:
+        return await durable.end_token(self, token_id, output, error)
+
+    async def expire_tokens(self, limit: int) -> int:
+        return int(await self.call("expire_tokens", limit))
+
+    async def delete_tokens(self, before: datetime, limit: int) -> int:
+        return await durable.delete_tokens(self, before, limit)
+
     async def prolong(self, job_id: int, lease_id: int, ms: int) -> bool:
         return bool(await self.call("prolong", pack_id(job_id), lease_id, ms))
 
@@ -537,4 +576,6 @@ def _described(outcome: Outcome, metadata: str) -> tuple[Any, ...]:
         return ("F", retry, json.dumps(entry, ensure_ascii=False), REASON_CODES[outcome.reason])
     if isinstance(outcome, Cancelled):
         return ("X", "", "", "")
+    if isinstance(outcome, Waiting):
+        return durable.describe_wait(outcome)
     return ("R", metadata, "", "")

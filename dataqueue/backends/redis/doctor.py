@@ -189,7 +189,7 @@ async def examine_deep(backend: RedisBackend, page: int = 500) -> list[Finding]:
             scored = [member for member, score in entries if score]
             if scored:
                 problems.setdefault(f"member of {name} with a score, which breaks its order", []).extend(scored)
-    for name in ("s", "o", "er", "ev"):
+    for name in ("s", "o", "er", "ev", "sn"):
         async for entries in _scan(backend, "hscan", name, page):
             await check(partial(_orphans, backend, name), entries)
     async for entries in _scan(backend, "hscan", "id", page):
@@ -247,7 +247,8 @@ def _members_of(job_id: bytes, head: Head, spec: bytes) -> dict[str, set[bytes]]
     if "uq" in options and (retries or status in _UNFINISHED):
         members["uq"] = {options["uq"].encode() + b"\0" + job_id}
     blocked = status == STATUS_CODES["pending"] and head.has("blocked")
-    if head["attempts"] < head["max"] and not blocked and (status == STATUS_CODES["pending"] or retries):
+    woken = status == STATUS_CODES["waiting"] and head["next_at"]
+    if woken or (head["attempts"] < head["max"] and not blocked and (status == STATUS_CODES["pending"] or retries)):
         due = pack_int(head["next_at"] or head["run_at"], 6)
         members["rd"] = {number + priority + due + job_id}
         if head.group is not None:

@@ -32,6 +32,13 @@ number is constant; jobs, types and tags are fields and members inside them:
  cq   zset   prerequisite6 root6 and 1 if it ended well: with more dependents than one script call settles
  uq   zset   unique key NUL id6: the unfinished jobs that have one
  ul   hash   unique key → id6 of the newest job that has it
+ st   hash   id6 seq4 → until6 started6 done6 (ms) of a step or wait, its record (JSON), a newline, its result (JSON)
+ sn   hash   id6 → highest seq4, seq4 of the wait that goes on
+ tk   hash   token → status1 job6 created6 timeout6 completed6, its tags (JSON), a newline, its output (JSON) or error
+ te   zset   token that has a time limit and waits, by its end (ms)
+ to   zset   token of no job that was answered, by when (ms)
+ tj   zset   id6 token: the tokens that a job has made
+ tw   zset   token NUL id6: the jobs that wait for it
  cr   hash   schedules: ``n``name → number, ``d``number → its definition (JSON), ``s``number → its state (JSON)
  cd   zset   number of each active schedule, by its next run (ms)
  lw   zset   who waits for work, by until when (ms)
@@ -39,7 +46,7 @@ number is constant; jobs, types and tags are fields and members inside them:
  sig  (pub/sub channel)
 ====  =====  ===================================================================================
 
-Every score in rd, dl, ix, tg, ls, gr, pk, dp, cq and uq is 0: members are compared as bytes, and numbers are big-endian,
+Every score in rd, dl, ix, tg, ls, gr, pk, dp, cq, uq, tj and tw is 0: members are compared as bytes, and numbers are big-endian,
 so ranges are exact for every priority, millisecond and id. Priorities are stored as 2^31-1-priority.
 """
 
@@ -53,14 +60,14 @@ from dataqueue.backends.base import Outcome
 
 KEYS: Final = (
     "m", "h", "s", "o", "er", "ev", "rd", "dl", "ix", "tg", "id", "ty", "tn", "wk", "wl", "ls", "gr", "pk", "gl", "cf",
-    "dp", "un", "cq", "uq", "ul", "cr", "cd", "lw", "lf",
+    "dp", "un", "cq", "uq", "ul", "st", "sn", "tk", "te", "to", "tj", "tw", "cr", "cd", "lw", "lf",
 )  # fmt: skip
 SORTED_SETS: Final = frozenset(
-    {"rd", "dl", "ix", "tg", "wl", "ls", "gr", "pk", "gl", "dp", "cq", "uq", "cd", "lw", "lf"}
+    {"rd", "dl", "ix", "tg", "wl", "ls", "gr", "pk", "gl", "dp", "cq", "uq", "te", "to", "tj", "tw", "cd", "lw", "lf"}
 )
 """All other keys are hashes."""
 CHANNEL: Final = "sig"
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 
 STATUS_CODES: Final = {"pending": 1, "processing": 2, "completed": 3, "failed": 4, "cancelled": 5, "waiting": 6}
 REASON_CODES: Final = {None: 0, "timeout": 1, "handler_error": 2, "no_handler": 3, "worker_lost": 4}
@@ -78,11 +85,13 @@ EVENT_CODES: Final = {
     "edited": 11,
     "unblocked": 12,
     "redriven": 13,
+    "waiting": 14,
 }
-FLAGS: Final = {"blocked": 1, "dependants": 2, "dead": 4, "anyway": 8, "unique": 16, "depends": 32}
+FLAGS: Final = {"blocked": 1, "dependants": 2, "dead": 4, "anyway": 8, "unique": 16, "depends": 32, "steps": 64}
 """What is special about a job: it waits for others, others wait for it, it has a dead-letter type, it runs after a
 failed prerequisite too, it has a unique key, it waited for others when it was added (add.lua takes
-this one for the highest)."""
+this one for the highest), it has steps."""
+TOKEN_CODES: Final = {"waiting": 1, "completed": 2, "failed": 3, "timed_out": 4}
 NO_PROGRESS: Final = 255
 NEVER: Final = 2**48 - 1
 """Later than every time."""
@@ -196,7 +205,7 @@ def lua_prelude(names: Sequence[str]) -> str:
     probes = ", ".join(f"'{'ZCARD' if name in SORTED_SETS else 'HLEN'}', K_{name}" for name in names)
     codes = "\n".join(
         f"local {prefix}_{name.upper()} = {code}"
-        for prefix, table in (("S", STATUS_CODES), ("E", EVENT_CODES))
+        for prefix, table in (("S", STATUS_CODES), ("E", EVENT_CODES), ("T", TOKEN_CODES))
         for name, code in table.items()
     )
     fields = [name for name, _ in HEAD]

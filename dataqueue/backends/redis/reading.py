@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dataqueue.backends.base import AHEAD_LIMIT, UNMET_SHOWN, FailedJob, JobFilter, Timing, WorkerRecord, may_go
+from dataqueue.backends.redis.durable import open_waits
 from dataqueue.backends.redis.layout import STATUS_CODES, Head, pack_id, pack_int, unpack_int
 from dataqueue.backends.redis.records import (
     failure_from,
@@ -190,7 +191,11 @@ async def situation(backend: RedisBackend, job: Job, workers: list[WorkerRecord]
         found["unmet"] = await _unmet(backend, job)
         return found
     due = head["next_at"] or (head["run_at"] if job.status == "pending" else 0)
-    if job.attempts >= job.max_attempts or job.status not in ("pending", "failed") or not due:
+    if (
+        (job.attempts >= job.max_attempts and job.status != "waiting")
+        or job.status not in ("pending", "failed", "waiting")
+        or not due
+    ):
         return found
     number = pack_int(head["type"], 2)
     place = pack_int(head["prio"], 4) + pack_int(due, 6) + pack_id(job.id)
@@ -215,6 +220,9 @@ async def situation(backend: RedisBackend, job: Job, workers: list[WorkerRecord]
 async def _unmet(backend: RedisBackend, job: Job) -> tuple[tuple[int, JobStatus], ...]:
     """Some of the jobs that it waits for: among those that it names, or that have the tags that it names."""
     candidates = [*job.depends_on]
+    if job.status == "waiting":
+        waits = await open_waits(backend, [pack_id(job.id)])
+        candidates = [number for wait in waits.values() for number in wait.job_ids]
     if job.depends_on_tags:
         where = JobFilter(tags=job.depends_on_tags)
         candidates += [other.id for other in await list_jobs(backend, where, _PAGE * 10, job.id, 0, False)]

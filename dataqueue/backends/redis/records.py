@@ -23,6 +23,7 @@ from dataqueue.backends.redis.layout import (
 from dataqueue.jobs import ErrorEntry, Job, JobEvent
 from dataqueue.options import INT4_MAX, JobSpec
 from dataqueue.retry import RetryPolicy
+from dataqueue.steps import StepRecord
 
 STATUS_NAMES: dict[int, Any] = {code: name for name, code in STATUS_CODES.items()}
 _REASON_NAMES: dict[int, Any] = {code: name for name, code in REASON_CODES.items()}
@@ -110,7 +111,14 @@ def inverted(priority: int) -> int:
 
 
 def job_from(
-    job_id: int, head: Head, spec: bytes, job_type: str, output: bytes | None, errors: bytes | None, values: bool = True
+    job_id: int,
+    head: Head,
+    spec: bytes,
+    job_type: str,
+    output: bytes | None,
+    errors: bytes | None,
+    values: bool = True,
+    wait: StepRecord | None = None,
 ) -> Job:
     options, payload = decode_spec(spec)
     timeout = options.get("timeout")
@@ -150,7 +158,9 @@ def job_from(
         depends_on=tuple(options.get("on", ())),
         depends_on_tags=tuple(options.get("ont", ())),
         runs_anyway=head.has("anyway"),
-        blocked=head["status"] == STATUS_CODES["pending"] and head.has("blocked"),
+        blocked=head["status"] in (STATUS_CODES["pending"], STATUS_CODES["waiting"]) and head.has("blocked"),
+        wait_until=moment_or_none(head["next_at"]) if head["status"] == STATUS_CODES["waiting"] else None,
+        wait_token_id=wait.token_id if wait is not None and not head["next_at"] else None,
         unique_key=options.get("uq"),
     )
 
@@ -221,6 +231,7 @@ def claimed_from(job_id: int, head: Head, spec: bytes, job_type: str) -> Claimed
         moment(head["created"]),
         moment(head["run_at"]),
         head.group,
+        head.has("steps"),
     )
 
 
@@ -234,7 +245,7 @@ def events_from(job_id: int, job_type: str, log: bytes) -> list[JobEvent]:
             # A failure's type and place are in the error history; the log keeps one text for both.
             stored = {key: value for key, value in json.loads(metadata).items() if key not in ("type", "frame")}
             told = {**(told or {}), **stored}
-        for key in ("nextAttemptAt", "until", "runAt"):
+        for key in ("nextAttemptAt", "until", "runAt", "waitUntil"):
             if told and isinstance(told.get(key), int):
                 told[key] = moment(told[key]).isoformat()
         events.append(JobEvent(number, job_id, name, moment(at), told))

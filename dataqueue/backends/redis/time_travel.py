@@ -10,10 +10,33 @@ from dataqueue.errors import ConfigError
 if TYPE_CHECKING:
     from dataqueue.backends.redis.backend import RedisBackend
 
-MOVED: Final = frozenset({"h", "s", "er", "ev", "rd", "dl", "pk", "cf", "cr", "cd"})
+MOVED: Final = frozenset({"h", "s", "er", "ev", "rd", "dl", "pk", "cf", "st", "tk", "te", "to", "cr", "cd"})
 """The keys that hold times of jobs; a test sees to it that each key is in one of the two sets."""
 TIMELESS: Final = frozenset(
-    {"m", "o", "ix", "tg", "id", "ty", "tn", "wk", "wl", "ls", "gr", "gl", "dp", "un", "cq", "uq", "ul", "lw", "lf"}
+    {
+        "m",
+        "o",
+        "ix",
+        "tg",
+        "id",
+        "ty",
+        "tn",
+        "wk",
+        "wl",
+        "ls",
+        "gr",
+        "gl",
+        "dp",
+        "un",
+        "cq",
+        "uq",
+        "ul",
+        "sn",
+        "tj",
+        "tw",
+        "lw",
+        "lf",
+    }
 )
 """Those that hold none, or times of processes (wk, wl, lw, lf), which go on."""
 MOST = 100_000

@@ -5,7 +5,8 @@ SELECT id, job_type, CASE WHEN %(values)s::bool THEN payload::text END, status, 
        last_retried_at, last_cancelled_at, locked_at, locked_by, cancel_requested_at, failure_reason,
        error_history::text, pending_reason, timeout_ms, tags, idempotency_key, retry_delay, retry_backoff,
        retry_delay_max, progress, CASE WHEN %(values)s::bool THEN output::text END, group_id, dead_letter_job_type, dead_lettered_at,
-       dead_letter_job_id, depends_on, depends_on_tags, run_anyway, blocked AND status = 'pending', unique_key
+       dead_letter_job_id, depends_on, depends_on_tags, run_anyway, blocked AND status IN ('pending', 'waiting'), unique_key,
+       CASE WHEN status = 'waiting' THEN wait_until END, CASE WHEN status = 'waiting' THEN wait_token_id END
 FROM {schema}.job_queue
 WHERE (%(id)s::bigint IS NULL OR id = %(id)s::bigint)
   AND (%(before_id)s::bigint IS NULL OR id < %(before_id)s::bigint)

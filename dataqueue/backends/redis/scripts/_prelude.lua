@@ -24,6 +24,7 @@ local function clear_flag(h, flag) if has(h, flag) then h.flags = h.flags - flag
 -- When the job may run next, nil if not by itself. One that came back into the line after it was parked has its place
 -- there by next_at.
 local function due_of(h)
+  if h.status == S_WAITING then return h.next_at > 0 and h.next_at or nil end -- a wait costs no attempt
   if h.attempts >= h.max or (h.flags > 0 and h.status == S_PENDING and has(h, F_BLOCKED)) then return nil end
   if h.status == S_PENDING then return h.next_at > 0 and h.next_at or h.run_at end
   if h.status == S_FAILED and h.next_at > 0 then return h.next_at end
@@ -314,6 +315,12 @@ local function resolve(ended, roots, wells)
           link(h, id)
           wake = true
         end
+      elseif h and h.status == S_WAITING and has(h, F_BLOCKED) and left <= 0 then -- however they ended
+        clear_flag(h, F_BLOCKED)
+        h.next_at = now
+        log_event(h, id, E_UNBLOCKED, '')
+        link(h, id)
+        wake = true
       end
     end
     flush()
@@ -379,6 +386,68 @@ local function wait_again(id)
     link(h, id)
     flush()
   end
+end
+
+-- The record of the wait that goes on: its field in st, and what it says.
+local function open_wait(id)
+  local counts = redis.call('HGET', K_sn, id)
+  local field = counts and id .. string.sub(counts, 5, 8)
+  local record = field and redis.call('HGET', K_st, field)
+  return field, record and cjson.decode(string.match(string.sub(record, 19), '^(.-)\n'))
+end
+
+-- A job waits no more, and the wait would have to begin anew: before its state changes.
+local function leave_wait(h, id)
+  local field, record = open_wait(id)
+  if not record then return end
+  redis.call('HDEL', K_st, field)
+  if record.token_id then redis.call('ZREM', K_tw, record.token_id .. '\0' .. id) end
+  if has(h, F_BLOCKED) then
+    for _, number in ipairs(record.job_ids) do redis.call('ZREM', K_dp, pack6(number) .. id) end
+    redis.call('HDEL', K_un, id)
+    clear_flag(h, F_BLOCKED)
+  end
+end
+
+-- The highest number of a job's steps, and the wait that goes on.
+local function count_steps(id, seq, open)
+  local counts = redis.call('HGET', K_sn, id)
+  local last, before = 0, 0
+  if counts then last, before = struct.unpack('>I4I4', counts) end
+  redis.call('HSET', K_sn, id, struct.pack('>I4I4', math.max(last, seq), open or before))
+end
+
+local function new_token(token, owner, timeout, tags)
+  local ends = timeout and now + timeout or 0
+  redis.call('HSET', K_tk, token, struct.pack('>I1I6I6I6I6', T_WAITING, owner and (struct.unpack('>I6', owner)) or 0, now, ends, 0)
+    .. tags .. '\n')
+  if ends > 0 then redis.call('ZADD', K_te, ends, token) end
+  if owner then redis.call('ZADD', K_tj, 0, owner .. token) end
+end
+
+-- The end of a token that waits: whoever waits for it goes on. Returns it.
+local function answer_token(token, stored, status, text)
+  local _, owner, created, ends = struct.unpack('>I1I6I6I6', stored)
+  local value = struct.pack('>I1I6I6I6I6', status, owner, created, ends, now)
+    .. string.match(string.sub(stored, 26), '^(.-)\n') .. '\n' .. text
+  redis.call('HSET', K_tk, token, value)
+  redis.call('ZREM', K_te, token)
+  if owner == 0 then redis.call('ZADD', K_to, now, token) end
+  local members = redis.call('ZRANGEBYLEX', K_tw, '[' .. token .. '\0', '(' .. token .. '\1')
+  for _, member in ipairs(members) do
+    local id = string.sub(member, -6)
+    local data = redis.call('HGET', K_h, id)
+    local h = data and decode(data)
+    if h and h.status == S_WAITING and h.next_at == 0 then
+      unlink(h, id)
+      h.next_at = now
+      link(h, id)
+    end
+  end
+  in_pieces('ZREM', K_tw, members)
+  flush()
+  if #members > 0 then tell_work(now) end
+  return value
 end
 
 local function is_held(h, lease) return h and h.status == S_PROCESSING and h.lease == lease end

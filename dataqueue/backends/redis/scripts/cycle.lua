@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS m h s o er ev rd dl ix ty tn wl ls gr pk gl cf dp un cq uq lw lf
+-- KEYS m h s o er ev rd dl ix ty tn wl ls gr pk gl cf dp un cq uq st sn tk te tw lw lf
 -- Record outcomes, then promote and claim. ARGV: channel, worker, limit, promote (0/1), metadata of 'processing',
 -- a letter for each outcome, id6 lease6 of each, number of claimable types, their names, and three details for each
 -- outcome but P, a completion without output.
@@ -13,7 +13,59 @@ local kinds, held, last_type = ARGV[6], ARGV[7], 8 + tonumber(ARGV[8])
 local accepted, finished, outputs, no_outputs, wake, freed, ended = {}, {}, {}, {}, false, {}, {}
 local configured = redis.call('HLEN', K_cf) > 0
 
-local cascaded = {}
+local cascaded, for_jobs, next_wait = {}, {}, nil
+
+-- The handler waits. seq4 until6 delay6 of the wait, its record, metadata of the event.
+local function begin_wait(h, id, a, record, told)
+  local seq, until_, delay = struct.unpack('>I4I6I6', a)
+  local what = cjson.decode(record)
+  h.status, h.next_at = S_WAITING, 0
+  if what.kind == 'sleep' then
+    h.next_at = until_ > 0 and until_ or now + delay
+    if not next_wait or h.next_at < next_wait then next_wait = h.next_at end
+  elseif what.kind == 'token' then
+    local token = redis.call('HGET', K_tk, what.token_id)
+    if token and string.byte(token) == T_WAITING then
+      redis.call('ZADD', K_tw, 0, what.token_id .. '\0' .. id)
+    else
+      h.next_at, wake = now, true
+    end
+  else
+    push(for_jobs, id, what.job_ids)
+  end
+  local until_moment = what.kind == 'sleep' and h.next_at or 0
+  redis.call('HSETNX', K_st, id .. struct.pack('>I4', seq), struct.pack('>I6I6I6', until_moment, now, 0) .. record .. '\n')
+  count_steps(id, seq, seq)
+  set_flag(h, F_STEPS)
+  log_event(h, id, E_WAITING, string.sub(told, 1, -2)
+    .. (until_moment > 0 and string.format(', "waitUntil": %.0f}', until_moment) or ', "waitUntil": null}'))
+end
+
+-- Who waits for jobs, once their ends in this call are stored.
+local function wait_for_jobs(id, numbers)
+  local h = decode(redis.call('HGET', K_h, id))
+  local waits = 0
+  for _, number in ipairs(numbers) do
+    local prerequisite = pack6(number)
+    local data = redis.call('HGET', K_h, prerequisite)
+    local p = data and decode(data)
+    if p and not is_finished(p) and redis.call('ZADD', K_dp, 0, prerequisite .. id) == 1 then
+      waits = waits + 1
+      if not has(p, F_DEPENDANTS) then
+        set_flag(p, F_DEPENDANTS)
+        redis.call('HSET', K_h, prerequisite, encode(p))
+      end
+    end
+  end
+  if waits > 0 then
+    redis.call('HINCRBY', K_un, id, waits)
+    set_flag(h, F_BLOCKED)
+  else
+    h.next_at, wake = now, true
+  end
+  link(h, id)
+  flush()
+end
 
 local function settle(h, id, kind, a, b, c)
   unlink(h, id)
@@ -21,6 +73,8 @@ local function settle(h, id, kind, a, b, c)
     h.status, h.completed, h.reason, h.next_at = S_COMPLETED, now, 0, 0
     if kind == 'C' then push(outputs, id, a) end
     log_event(h, id, E_COMPLETED, '')
+  elseif kind == 'W' and h.cancel_req == 0 then
+    begin_wait(h, id, a, b, c)
   else
     no_outputs[#no_outputs + 1] = id
     if kind == 'F' then
@@ -30,7 +84,7 @@ local function settle(h, id, kind, a, b, c)
     if kind == 'R' then h.progress, h.attempts = NO_PROGRESS, math.max(h.attempts - 1, 0) end
     if kind == 'X' or h.cancel_req > 0 then
       h.status, h.cancelled, h.next_at = S_CANCELLED, now, 0
-      log_event(h, id, E_CANCELLED, kind == 'R' and a or b)
+      log_event(h, id, E_CANCELLED, kind == 'R' and a or kind == 'W' and '' or b)
     elseif kind == 'F' then
       h.status, h.next_at = S_FAILED, a ~= '' and now + tonumber(a) or 0
       local told = b -- JSON, with one more field if there is more to tell
@@ -49,7 +103,7 @@ local function settle(h, id, kind, a, b, c)
       wake = true
     end
   end
-  if h.status ~= S_PENDING and h.next_at == 0 then
+  if h.status ~= S_PENDING and h.status ~= S_WAITING and h.next_at == 0 then
     finished[#finished + 1] = id
     if h.flags > 0 then
       release_unique(h, id)
@@ -79,6 +133,7 @@ if #kinds > 0 then
   in_pieces('HSET', K_o, outputs)
   in_pieces('HDEL', K_o, no_outputs)
   flush()
+  for n = 1, #for_jobs, 2 do wait_for_jobs(for_jobs[n], for_jobs[n + 1]) end
   if #ended > 0 then
     local gone, work = resolve(ended)
     for n, id in ipairs(gone) do gone[n] = (struct.unpack('>I6', id)) end
@@ -234,13 +289,15 @@ for _ = 1, #lines > 0 and 1000 or 0 do -- more than once only where members were
       give_back(picked[n])
     elseif stands then
       push(gone.ix, index_member(h, id))
-      if h.attempts > 0 then
-        h.retried = now
-        old_outputs[#old_outputs + 1] = id
-      end
       left, lease = left - 1, lease + 1
-      h.status, h.attempts, h.lease, h.worker = S_PROCESSING, h.attempts + 1, lease, worker
-      h.locked, h.next_at, h.progress, h.cancel_req = now, 0, NO_PROGRESS, 0
+      if h.status ~= S_WAITING then
+        if h.attempts > 0 then
+          h.retried = now
+          old_outputs[#old_outputs + 1] = id
+        end
+        h.attempts, h.progress = h.attempts + 1, NO_PROGRESS
+      end
+      h.status, h.lease, h.worker, h.locked, h.next_at, h.cancel_req = S_PROCESSING, lease, worker, now, 0, 0
       if h.started == 0 then h.started = now end
       log_event(h, id, E_PROCESSING, metadata)
       link(h, id)
@@ -274,6 +331,6 @@ for _, line in ipairs(lines) do
     if rate.used + rate.taken >= rate.count then opens_at(rate.kept[1], rate.ms) end
   end
 end
-if wake then tell_work(now) end
+if wake then tell_work(now) elseif next_wait then tell_work(next_wait) end
 answer[3], answer[5] = opens, parked
 return answer

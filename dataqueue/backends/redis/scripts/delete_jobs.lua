@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS h s o er ev ix tg id dp un ul
+-- KEYS h s o er ev ix tg id dp un ul st sn tk te tj
 -- Delete jobs of one type and state that ended by a moment, with all that belongs to them. ARGV: channel, type2 status1,
 -- id6 after which to look, that moment (ms), how many to look at, how many to delete at most, only count (0/1). Returns
 -- how many, and after which id to go on ('': what follows was all created later).
@@ -11,7 +11,7 @@ if bad then return bad end
 local prefix, after, before, looks, most = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local members = redis.call('ZRANGEBYLEX', K_ix, '(' .. prefix .. after, '[' .. prefix .. string.rep('\255', 6),
   'LIMIT', 0, looks)
-local ids, zrem_ix, tagged, keys, uniques, waits = {}, {}, {}, {}, {}, {}
+local ids, zrem_ix, tagged, keys, uniques, waits, steps, tokens, made = {}, {}, {}, {}, {}, {}, {}, {}, {}
 local bytes, over = 0, #members < looks
 local next_after = #members > 0 and string.sub(members[#members], -6)
 
@@ -29,6 +29,14 @@ local function take(h, id, member)
   for _, tag in ipairs(type(options.tags) == 'table' and options.tags or {}) do tagged[#tagged + 1] = tag .. '\0' .. id end
   if type(options.key) == 'string' and redis.call('HGET', K_id, options.key) == id then keys[#keys + 1] = options.key end
   if has(h, F_UNIQUE) and redis.call('HGET', K_ul, options.uq) == id then uniques[#uniques + 1] = options.uq end
+  if has(h, F_STEPS) then
+    local last = struct.unpack('>I4', redis.call('HGET', K_sn, id) or '\0\0\0\0')
+    for seq = 1, last do steps[#steps + 1] = id .. struct.pack('>I4', seq) end
+    bytes = bytes + 400 * last
+    for _, token in ipairs(redis.call('ZRANGEBYLEX', K_tj, '[' .. id, '(' .. id .. '\255')) do
+      made[#made + 1], tokens[#tokens + 1] = token, string.sub(token, 7)
+    end
+  end
   for _, number in ipairs(has(h, F_DEPENDS) and options.on or {}) do waits[#waits + 1] = pack6(number) .. id end
 end
 
@@ -70,5 +78,10 @@ if ARGV[7] == '0' then
   in_pieces('HDEL', K_id, keys)
   in_pieces('HDEL', K_ul, uniques)
   in_pieces('ZREM', K_dp, waits)
+  in_pieces('HDEL', K_st, steps)
+  if #steps > 0 then in_pieces('HDEL', K_sn, ids) end
+  in_pieces('ZREM', K_tj, made)
+  in_pieces('HDEL', K_tk, tokens)
+  in_pieces('ZREM', K_te, tokens)
 end
 return { #ids, over and '' or next_after }

@@ -1,5 +1,5 @@
 #!lua
--- KEYS h s er ev rd dl pk cf cr cd lw
+-- KEYS h s er ev rd dl pk cf st tk te to cr cd lw
 -- For dataqueue.testing.advance_clock: every time of jobs, events, limits and schedules moves into the past.
 -- ARGV: channel, ms, most jobs, the names of the head's times. Returns the number of jobs, -1 for more than that.
 local bad = probe()
@@ -20,7 +20,7 @@ local function earlier_events(log)
   while at <= #log do
     local kind, time, length = struct.unpack('>I1I6I3', log, at)
     local metadata = string.sub(log, at + 10, at + 9 + length)
-    for _, key in ipairs({ 'nextAttemptAt', 'until' }) do
+    for _, key in ipairs({ 'nextAttemptAt', 'until', 'waitUntil' }) do
       metadata = string.gsub(metadata, '("' .. key .. '": ?)(%d+)', function(name, digits) return name .. earlier_text(digits) end)
     end
     moved[#moved + 1] = struct.pack('>I1I6I3', kind, earlier(time), #metadata) .. metadata
@@ -77,6 +77,18 @@ rewrite(K_cf, function(value, field)
   if kind == 'p' then return (string.gsub(value, '^%d+', earlier_text, 1)) end
   return value
 end)
+-- until6 started6 done6 of a step; status1 job6 created6 timeout6 completed6 of a token.
+rewrite(K_st, function(value)
+  return earlier6(string.sub(value, 1, 6)) .. earlier6(string.sub(value, 7, 12)) .. earlier6(string.sub(value, 13, 18))
+    .. string.sub(value, 19)
+end)
+rewrite(K_tk, function(value)
+  return string.sub(value, 1, 7) .. earlier6(string.sub(value, 8, 13)) .. earlier6(string.sub(value, 14, 19))
+    .. earlier6(string.sub(value, 20, 25)) .. string.sub(value, 26)
+end)
+for _, key in ipairs({ K_te, K_to }) do
+  for _, token in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -by, token) end
+end
 rewrite(K_cr, function(value, field)
   if string.sub(field, 1, 1) ~= 's' then return value end
   local state = cjson.decode(value)
