@@ -206,16 +206,16 @@ class RedisBackend:
                 pipe.hmget(self.key(name), ids)
             heads, specs, errors, *more = await pipe.execute()
         outputs = more[0] if values else [None] * len(ids)
-            waiting = [
-                packed for packed, data in zip(ids, heads, strict=True) if data and data[0] == STATUS_CODES["waiting"]
-            ]
-            waits = await durable.open_waits(self, waiting) if waiting else {}
+        waiting = [id_ for id_, data in zip(ids, heads, strict=True) if data and data[0] == STATUS_CODES["waiting"]]
+        waits = await durable.open_waits(self, waiting) if waiting else {}
         jobs: list[Job] = []
         for packed, data, spec, output, error in zip(ids, heads, specs, outputs, errors, strict=True):
             if data is not None and spec is not None:
                 head = Head(data)
                 job_type = await self.type_name(head["type"])
-                jobs.append(job_from(unpack_int(packed), head, spec, job_type, output, error, values, waits.get(packed)))
+                jobs.append(
+                    job_from(unpack_int(packed), head, spec, job_type, output, error, values, waits.get(packed))
+                )
         return jobs
 
     async def type_name(self, number: int) -> str:

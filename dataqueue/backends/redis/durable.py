@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dataqueue.backends.redis.backend import RedisBackend
 
 _PAGE = 1000
-_STATUSES = {code: cast(TokenStatus, name) for name, code in TOKEN_CODES.items()}
+_STATUSES: dict[int, TokenStatus] = {code: cast(TokenStatus, name) for name, code in TOKEN_CODES.items()}
 _TOKEN_TIMES = 25
 
 
@@ -93,7 +93,7 @@ async def load_steps(backend: RedisBackend, job_id: int) -> tuple[list[StepRecor
         names = [
             record.token_id for record in records if record.kind == "token" and not record.done and record.token_id
         ]
-        found = await backend.client.hmget(backend.key("tk"), names) if names else []
+        found: list[bytes | None] = await backend.client.hmget(backend.key("tk"), names) if names else []
     tokens = {name: token_from(name, data) for name, data in zip(names, found, strict=True) if data is not None}
     return records, tokens, await backend.now()
 
@@ -137,9 +137,10 @@ async def delete_tokens(backend: RedisBackend, before: datetime, limit: int) -> 
 
 async def open_waits(backend: RedisBackend, ids: Sequence[bytes]) -> Mapping[bytes, StepRecord]:
     """What jobs (six bytes an id) wait for."""
-    counts = await backend.client.hmget(backend.key("sn"), ids) if ids else []
-    fields = [packed + stored[4:8] for packed, stored in zip(ids, counts, strict=True) if stored]
-    found = await backend.client.hmget(backend.key("st"), fields) if fields else []
+    with store_errors(backend.location()):
+        counts: list[bytes | None] = await backend.client.hmget(backend.key("sn"), ids)
+        fields = [packed + stored[4:8] for packed, stored in zip(ids, counts, strict=True) if stored]
+        found: list[bytes | None] = await backend.client.hmget(backend.key("st"), fields) if fields else []
     return {
         field[:6]: _record_from(unpack_int(field[6:]), data)
         for field, data in zip(fields, found, strict=True)
