@@ -34,7 +34,7 @@ BEGIN
     WHILE cardinality(ended) > 0 LOOP
         WITH gone AS (
             DELETE FROM {schema}.dataqueue_dependencies d USING unnest(ended, roots) AS e (id, root)
-            WHERE d.prerequisite_id = e.id
+            WHERE d.prerequisite_id = e.id AND d.prerequisite_id = ANY (ended)  -- else all edges are read, if most are of one job
             RETURNING d.dependent_id, d.prerequisite_id, e.root
         )
         SELECT array_agg(g.dependent_id ORDER BY g.dependent_id),

@@ -219,7 +219,9 @@ async def test_a_handler_that_does_something_else_is_told(queue: JobQueue, worki
     await working(queue, {"t": handler})
     error = (await job.wait(30)).last_error
     assert (
-        error is not None and "in an earlier run it was the step 'thing'" in error and "Its code has changed" in error
+        error is not None
+        and "in an earlier run it was the step (at test_steps.py" in error
+        and "Its code has changed" in error
     )
 
 

@@ -23,6 +23,8 @@ from dataqueue.backends.redis.backend import RedisBackend
 from dataqueue.backends.redis.layout import KEYS, SORTED_SETS, pack_id
 from dataqueue.cron_jobs import plan_fire
 from dataqueue.options import make_edit
+from dataqueue.steps import StepRecord
+from dataqueue.tokens import make_token
 
 SHORT = timedelta(seconds=2)
 
@@ -276,6 +278,13 @@ async def test_a_key_of_another_kind_changes_nothing(
             [failed.id + 4], make_edit(None, {"tags": ["c"], "delay": timedelta(hours=1)})
         ),
         "reclaim": lambda: backend.reclaim_expired(10),
+        "save_step": lambda: backend.save_step(
+            plain.id, plain.lease_id, StepRecord(1, "s", "step"), make_token("1d", None)
+        ),
+        "create_token": lambda: backend.create_token(make_token("1d", None)),
+        "end_token": lambda: backend.end_token("wp_none", "1", None),
+        "expire_tokens": lambda: backend.expire_tokens(10),
+        "delete_tokens": lambda: backend.delete_tokens(datetime(2026, 1, 1, tzinfo=UTC), 10),
         "set_output": lambda: backend.set_output(plain.id, plain.lease_id, "2"),
         "register": lambda: backend.register_worker(_worker("new")),
         "unregister": lambda: backend.unregister_worker("w"),

@@ -207,7 +207,7 @@ class RedisBackend:
             heads, specs, errors, *more = await pipe.execute()
         outputs = more[0] if values else [None] * len(ids)
         waiting = [id_ for id_, data in zip(ids, heads, strict=True) if data and data[0] == STATUS_CODES["waiting"]]
-        waits = await durable.open_waits(self, waiting) if waiting else {}
+        waits: Mapping[bytes, StepRecord] = await durable.open_waits(self, waiting) if waiting else {}
         jobs: list[Job] = []
         for packed, data, spec, output, error in zip(ids, heads, specs, outputs, errors, strict=True):
             if data is not None and spec is not None:

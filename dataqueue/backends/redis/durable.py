@@ -24,10 +24,12 @@ _TOKEN_TIMES = 25
 
 def _record(step: StepRecord) -> str:
     """What of a record never changes."""
-    fields = {"name": step.name, "kind": step.kind, "place": step.place, "attempts": step.attempts}
-    return json.dumps(
-        {**fields, "token_id": step.token_id, "job_ids": list(step.job_ids)} if step.kind != "step" else fields
-    )
+    fields: dict[str, Any] = {"name": step.name, "kind": step.kind, "place": step.place, "attempts": step.attempts}
+    if step.kind == "token":
+        fields["token_id"] = step.token_id
+    elif step.kind == "jobs":
+        fields["job_ids"] = step.job_ids
+    return json.dumps(fields)
 
 
 def _record_from(seq: int, data: bytes) -> StepRecord:

@@ -403,7 +403,7 @@ local function leave_wait(h, id)
   redis.call('HDEL', K_st, field)
   if record.token_id then redis.call('ZREM', K_tw, record.token_id .. '\0' .. id) end
   if has(h, F_BLOCKED) then
-    for _, number in ipairs(record.job_ids) do redis.call('ZREM', K_dp, pack6(number) .. id) end
+    for _, number in ipairs(record.job_ids or {}) do redis.call('ZREM', K_dp, pack6(number) .. id) end
     redis.call('HDEL', K_un, id)
     clear_flag(h, F_BLOCKED)
   end
