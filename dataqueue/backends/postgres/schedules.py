@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import tuple_row
 
+from dataqueue.backends.postgres.connect import UNDONE
 from dataqueue.cron_jobs import CronSchedule, FirePlan, ScheduleChange, ScheduleStatus, read_missed
 from dataqueue.jsonvalue import dumps
 from dataqueue.retry import RetryPolicy
@@ -16,8 +17,7 @@ from dataqueue.retry import RetryPolicy
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from dataqueue.backends.postgres.connect import UNDONE
-from dataqueue.backends.postgres.backend import PostgresBackend
+    from dataqueue.backends.postgres.backend import PostgresBackend
 
 
 async def add(backend: PostgresBackend, schedule: CronSchedule) -> int | None:
