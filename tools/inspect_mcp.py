@@ -83,13 +83,14 @@ class Inspector:
 
 
 async def fill(queue: JobQueue, count: int) -> None:
-    """Jobs in every state, the first few with large payloads, and two workers."""
+    """Jobs in every state, the first few with large payloads, two workers and a schedule."""
     big = {"rows": [{"id": n, "text": "x" * 80, "password": "hunter2"} for n in range(9_000)]}  # about a megabyte
     await queue.add_jobs(NewJob("type_0", big, {"max_attempts": 1, "tags": ["big"]}) for _ in range(20))
     await queue.add_jobs(
         NewJob(TYPES[n % 20], {"n": n, "to": f"user{n}@example.com"}, {"tags": ["shop", f"batch-{n % 100}"]})
         for n in range(count - 20)
     )
+    await queue.add_cron_job("nightly", "0 3 * * *", "type_1", {"a": 1})
     for name in ("worker-1", "worker-2"):
         await queue.backend.register_worker(WorkerInfo(name, "host", 1, tuple(TYPES), 50, "0", 3600))
     for turn in range(count // 1000):  # half of them are worked

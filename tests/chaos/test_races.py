@@ -311,9 +311,9 @@ async def campaign(
             hand = HandWorker(make_queue(max_connections=2), name, book, ledger, drawn())
             tasks.create_task(hand.work(over))
         tasks.create_task(rescue(queue, over))
-        for _ in range(2):
-            tasks.create_task(disturb(make_queue(max_connections=4), book, drawn(), quiet))
+        disturbing = [tasks.create_task(disturb(make_queue(max_connections=4), book, drawn(), quiet)) for _ in range(2)]
         await add()
+        await asyncio.wait(disturbing)  # the last that it runs again shall end, too
         try:
             await until(all_ended, "the end of every job")
         finally:

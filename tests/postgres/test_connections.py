@@ -21,6 +21,7 @@ from support import Working, until
 from system_postgres import find_programs, system_postgres
 
 from dataqueue import TLS, ConfigError, JobQueue, NewJob, SchemaError, StoreUnavailable, SyncJobQueue, WrongLoop
+from dataqueue.backends.base import Cancelled, Completed, Failed, Outcome, WorkerInfo
 
 
 async def _kill_all(url: str) -> int:
@@ -311,3 +312,25 @@ async def test_tls_with_pem_texts_and_files(tls_server: tuple[str, dict[str, str
     for broken in (TLS(ca="file:///nowhere.pem"), TLS(ca="not PEM at all")):
         with pytest.raises(ConfigError):
             JobQueue.from_url(url, tls=broken)
+
+
+async def test_a_batch_that_fails_spoils_no_later_one(make_queue: Callable[..., JobQueue], pg_url: str) -> None:
+    """The driver prepares a statement at its sixth execution; an error before it in the pipeline skips that."""
+    queue = make_queue(max_connections=1)
+    backend = await queue.open()
+    real = await queue.add_job("t")
+    assert await backend.register_worker(WorkerInfo("w", "h", 1, ("t",), 10, "0", 3600.0))
+    (held,) = (await backend.cycle("w", [], ["t"], 1, True)).jobs
+    missing: list[Outcome] = [Failed(10_000, 1, "no", "handler_error", None), Cancelled(10_001, 1)]
+    for _ in range(5):
+        await backend.cycle("w", [Completed(10_002, 1), *missing], [], 0, False)
+    with psycopg.connect(pg_url, autocommit=True) as conn:
+        conn.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;"
+            "CREATE TRIGGER refuse BEFORE UPDATE ON job_queue FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+        with pytest.raises(psycopg.errors.RaiseException):
+            await backend.cycle("w", [Completed(held.id, held.lease_id), *missing], [], 0, False)
+        conn.execute("DROP TRIGGER refuse ON job_queue")
+    await backend.cycle("w", [Completed(held.id, held.lease_id), *missing], [], 0, False)
+    assert (await real.refresh()).status == "completed"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -43,7 +44,7 @@ class Cycling:
         types = tuple(job_types)
         width = self._limited.get(types)
         async with self._backend.connection() as conn:
-            async with conn.pipeline() as pipeline:
+            async with _pipeline(conn) as pipeline:
                 if outcomes:
                     await conn.execute(statements("record_settings"))
                 for sql, parameters in _recording_steps(statements, worker_id, outcomes):
@@ -120,7 +121,7 @@ class Cycling:
 
     async def free_places(self, ids: Sequence[int]) -> None:
         """These jobs run no more, or stand in line no more."""
-        async with self._backend.connection() as conn, conn.pipeline():
+        async with self._backend.connection() as conn, _pipeline(conn):
             await self._free(conn, ids)
 
     async def _free(self, conn: AsyncConnection[Any], ids: Sequence[int]) -> None:
@@ -133,11 +134,26 @@ class Cycling:
         """Parked jobs whose group has places: its limit was raised, or who freed them could not say so."""
         statements = self._backend.statements
         async with self._backend.connection() as conn:
-            async with conn.pipeline():
+            async with _pipeline(conn):
                 await conn.execute(statements("record_settings"))
                 found = await _run(conn, statements("find_parked"), {"after": self._swept})
                 await _run(conn, statements("unpark"), {"tell": False})
             self._swept = (await found.fetchall())[0][1] or ""
+
+
+@asynccontextmanager
+async def _pipeline(conn: AsyncConnection[Any]) -> AsyncGenerator[psycopg.AsyncPipeline]:
+    """A pipeline; a connection on which one has failed is not used again.
+
+    The driver takes a statement for prepared when it has sent it, also if an error before it made the server pass it
+    over: all later executions on that connection would fail.
+    """
+    try:
+        async with conn.pipeline() as pipeline:
+            yield pipeline
+    except psycopg.Error:
+        await conn.close()
+        raise
 
 
 async def _run(conn: AsyncConnection[Any], sql: LiteralString, parameters: dict[str, Any]) -> Cursor:
