@@ -23,7 +23,7 @@ JobState = Literal[
 WillRun = Literal["yes", "later", "never", "unknown"]
 ReasonCode = Literal[
     "not_found", "completed", "cancelled", "running", "cancel_requested", "lease_lost", "scheduled", "retry_backoff",
-    "attempts_exhausted", "waiting_until", "waits_for_jobs", "row_locked", "queue_paused", "group_full", "type_full", "rate_limited", "no_worker_for_type", "queued_behind", "ready",
+    "attempts_exhausted", "waiting_until", "waiting_for_token", "waits_for_jobs", "row_locked", "queue_paused", "group_full", "type_full", "rate_limited", "no_worker_for_type", "queued_behind", "ready",
 ]  # fmt: skip
 
 SAMPLE = 500
@@ -109,11 +109,12 @@ def explain(situation: Situation, recent: Sequence[Timing]) -> Explanation:
             pass
     ready_at = situation.ready_at
     if job.blocked:
-        return answer("blocked", "later", _blocked(situation), *_no_worker(situation))
+        state = "waiting" if job.status == "waiting" else "blocked"
+        return answer(state, "later", _blocked(situation), *_no_worker(situation))
     if ready_at is None:
         if job.status == "waiting":
-            reason = Reason("waiting_until", "It waits for something that only its own library completes.")
-            return answer("waiting", "unknown", reason)
+            will_run, reason = _waits_for_token(situation)
+            return answer("waiting", will_run, reason, *_no_worker(situation))
         return answer("failed", "never", _exhausted(job))
     if ready_at > now:
         if job.status == "failed":
@@ -149,6 +150,8 @@ def _blocked(situation: Situation) -> Reason:
     more = situation.unmet_count - len(shown[:5])
     jobs = "job" if situation.unmet_count == 1 else "jobs"
     after = "it is cancelled" if not job.runs_anyway else "it runs all the same"
+    if job.status == "waiting":
+        after = "it goes on all the same, and its handler is told"
     message = f"It waits for {situation.unmet_count:,} {jobs} to end"
     if named:
         message += f": {named}" + (f" and {more:,} more" if more > 0 else "")
@@ -163,6 +166,36 @@ def _blocked(situation: Situation) -> Reason:
             "on_failure": "run" if job.runs_anyway else "cancel",
         },
         f"See why those have not ended: dataqueue explain {first}." if first else None,
+    )
+
+
+def _waits_for_token(situation: Situation) -> tuple[WillRun, Reason]:
+    job, token, wait = situation.job, situation.token, situation.wait
+    token_id = job.wait_token_id or (wait.token_id if wait else None)
+    if token_id is None:
+        return "unknown", Reason("waiting_until", "It waits for something that only its own library completes.")
+    evidence: dict[str, Any] = {"token": token_id}
+    if token is None:
+        return "never", Reason(
+            "waiting_for_token",
+            f"It waits for the token {token_id}, which does not exist (any more).",
+            evidence,
+            f"Cancel it and run it again: dataqueue jobs cancel {job.id}, dataqueue jobs retry {job.id}.",
+        )
+    evidence |= {
+        "made_at": token.created_at,
+        "timeout_at": token.timeout_at,
+        "tags": list(token.tags),
+        "made_by": token.job_id,
+    }
+    limit = ""
+    if token.timeout_at is not None:
+        limit = f" until {_moment(token.timeout_at)}; then it goes on and is told that the token timed out"
+    return "later" if token.timeout_at is not None else "unknown", Reason(
+        "waiting_for_token",
+        f"It waits for an answer to the token {token_id}{limit}.",
+        evidence,
+        f"Answer it: dataqueue tokens complete {token_id} JSON, or queue.complete_token(…).",
     )
 
 

@@ -131,6 +131,11 @@ class ReadingQueue(ConnectedQueue):
         events = await backend.list_events(job_id)
         if situation.job.status == "processing":
             situation = replace(situation, prolonged_until=prolonged_until(situation.job, events))
+        if situation.job.status == "waiting":
+            records, tokens, _ = await backend.load_steps(job_id)
+            wait = next((record for record in reversed(records) if not record.done), None)
+            token = tokens.get(wait.token_id) if wait is not None and wait.token_id else None
+            situation = replace(situation, wait=wait, token=token)
         return replace(explain(situation, recent), schedule=schedule_of(events))
 
     async def summarize_failures(

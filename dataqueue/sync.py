@@ -33,8 +33,10 @@ from dataqueue.jobs import AddedJobs, Job, JobEvent, JobHandle, JobPage, JobStat
 from dataqueue.limits import LimitState
 from dataqueue.options import DefinitionOptions, JobChanges, JobOptions, NewJob
 from dataqueue.queue import JobQueue
+from dataqueue.steps import Step
 from dataqueue.tasks import running_loop
 from dataqueue.tls import TLS
+from dataqueue.tokens import Token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -417,6 +419,30 @@ class SyncJobQueue:
     def remove_cron_job(self, which: int | str) -> None:
         """See :meth:`dataqueue.JobQueue.remove_cron_job`."""
         self.run(lambda: self.queue.remove_cron_job(which))
+
+    def create_token(self, *, timeout: timedelta | str | None = None, tags: Iterable[str] | None = None) -> Token:
+        """See :meth:`dataqueue.JobQueue.create_token`."""
+        return self.run(lambda: self.queue.create_token(timeout=timeout, tags=tags))
+
+    def complete_token(self, token_id: str, output: object = None) -> Token:
+        """See :meth:`dataqueue.JobQueue.complete_token`."""
+        return self.run(lambda: self.queue.complete_token(token_id, output))
+
+    def fail_token(self, token_id: str, error: str) -> Token:
+        """See :meth:`dataqueue.JobQueue.fail_token`."""
+        return self.run(lambda: self.queue.fail_token(token_id, error))
+
+    def get_token(self, token_id: str) -> Token | None:
+        """See :meth:`dataqueue.JobQueue.get_token`."""
+        return self.run(lambda: self.queue.get_token(token_id))
+
+    def expire_timed_out_tokens(self) -> int:
+        """See :meth:`dataqueue.JobQueue.expire_timed_out_tokens`."""
+        return self.run(self.queue.expire_timed_out_tokens)
+
+    def get_job_steps(self, job_id: int) -> list[Step]:
+        """See :meth:`dataqueue.JobQueue.get_job_steps`."""
+        return self.run(lambda: self.queue.get_job_steps(job_id))
 
     def get_cron_job(self, schedule_id: int) -> CronSchedule:
         """See :meth:`dataqueue.JobQueue.get_cron_job`."""

@@ -32,7 +32,7 @@ Statuses = Annotated[list[JobStatus] | None, ONE, Field(description="any of")]
 Names = Annotated[list[str] | None, ONE, Field(description="any of")]
 Tags = Annotated[list[str] | None, ONE, Field(description="all of")]
 When = Annotated[str | None, Field(description="ISO 8601")]
-Include = Literal["events", "errors", "payload", "output"]
+Include = Literal["events", "errors", "payload", "output", "steps"]
 
 _HELD_SHOWN = 200
 
@@ -135,6 +135,8 @@ def register(server: Server) -> None:
         events = await queues.reader.get_job_events(job_id) if "events" in wanted else None
         answer = reply()
         view.show_job(answer, job, events, wanted, values or options.values)
+        if "steps" in wanted:
+            view.show_steps(answer, await queues.reader.get_job_steps(job_id), values or options.values)
         return answer.text()
 
     @answers

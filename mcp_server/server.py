@@ -151,7 +151,7 @@ def create_server(options: ServerOptions, reader: JobQueue, writer: JobQueue | N
         reader: made with ``read_only=True``, so that the store refuses what must not happen.
         writer: the same queue without it, if ``options.allow_writes``.
     """
-    from dataqueue.mcp_server import docs_tools, prompts, queue_tools, schedule_tools, write_tools
+    from dataqueue.mcp_server import docs_tools, prompts, queue_tools, schedule_tools, token_tools, write_tools
 
     server = Server(options, Queues(reader, writer if options.allow_writes else None))
     if "docs" in options.toolsets:
@@ -162,5 +162,6 @@ def create_server(options: ServerOptions, reader: JobQueue, writer: JobQueue | N
         if options.allow_writes:
             write_tools.register(server)
             schedule_tools.register_writing(server)
+            token_tools.register_writing(server)
     prompts.register(server)
     return server

@@ -17,6 +17,7 @@ from dataqueue.failures import FailureGroup, FailureSummary
 from dataqueue.jobs import Job, JobEvent
 from dataqueue.limits import LimitState
 from dataqueue.status import QueueStatus, Spread, TypeTiming
+from dataqueue.steps import Step
 
 MAX_ROWS = 50
 
@@ -146,6 +147,8 @@ def show_job(reply: Reply, job: Job, events: Sequence[JobEvent] | None, include:
         "failure_reason": job.failure_reason,
         "timeout": duration(job.timeout) if job.timeout else None,
         "progress": job.progress,
+        "waits_until": moment(job.wait_until),
+        "waits_for_token": one_line(job.wait_token_id, 80) or None,
     }
     reply.show("\n".join(f"{name}: {value}" for name, value in facts.items() if value is not None))
     if "payload" in include:
@@ -164,6 +167,20 @@ def show_job(reply: Reply, job: Job, events: Sequence[JobEvent] | None, include:
             details = "" if not event.metadata else " " + one_line(_compact(safety.redacted(event.metadata)), 300)
             reply.show(f"- {moment(event.created_at)} {one_line(event.event_type, 40)}{details}")
         reply.truncated |= len(events) > 50
+
+
+def show_steps(reply: Reply, steps: Sequence[Step], values: Values) -> None:
+    reply.show(f"steps ({values}), in their order:" if steps else "steps: none")
+    for step in steps[:100]:
+        took = "goes on" if step.duration is None else f"took {duration(step.duration)}"
+        what = "" if step.kind == "step" else f" (waited for {step.kind})"
+        line = f"- {step.seq} {one_line(step.name, 80)}{what}: {moment(step.started_at)}, {took}"
+        if step.attempts > 1:
+            line += f", {step.attempts} tries"
+        if step.done and step.kind != "sleep":
+            line += f", result {one_line(_value(step.result, values), 400)}"
+        reply.show(line)
+    reply.truncated |= len(steps) > 100
 
 
 def _value(value: Any, values: Values) -> str:

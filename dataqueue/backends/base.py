@@ -78,6 +78,10 @@ class Situation:
     """Some of the jobs that it waits for, up to ``UNMET_SHOWN``, with their states. One that a tag stood for may be missing
     if its tags were edited since; ``unmet_count`` is exact."""
     unmet_count: int = 0
+    wait: StepRecord | None = None
+    """What a waiting job waits for."""
+    token: Token | None = None
+    """The token that it waits for, if it is one that exists."""
 
 
 AHEAD_LIMIT = 10_000

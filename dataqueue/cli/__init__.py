@@ -29,6 +29,7 @@ from dataqueue.cli import (
     migrate,
     redrive,
     supervisor,
+    tokens,
     worker,
 )
 
@@ -73,6 +74,7 @@ jobs.app.command("cancel")(changing.cancel)
 jobs.app.command("redrive")(redrive.redrive)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(cron.app, name="cron")
+app.add_typer(tokens.app, name="tokens")
 app.command("stats")(inspect.stats)
 app.command("status")(explain.status)
 app.command("explain")(explain.explain)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dataqueue.jobs import Job, JobEvent, JobPage, JobStatus, TagMode
     from dataqueue.options import JobOptions
     from dataqueue.queue import JobQueue
+    from dataqueue.steps import Step
 
 app = typer.Typer(help="Look at jobs, add them, edit, retry and cancel them.", no_args_is_help=True)
 
@@ -100,19 +101,23 @@ def show(
     schema: Schema = None,
     env_file: EnvFile = None,
     as_json: AsJson = False,
+    steps: Annotated[bool, typer.Option("--steps", help="Its steps and waits as a timeline, too.")] = False,
 ) -> None:
     """Show a job: its data, its errors, and what happened to it."""
 
-    async def fetch(queue: JobQueue) -> tuple[Job, list[JobEvent]]:
-        return await queue.require_job(job_id), await queue.get_job_events(job_id)
+    async def fetch(queue: JobQueue) -> tuple[Job, list[JobEvent], list[Step]]:
+        job = await queue.require_job(job_id)
+        return job, await queue.get_job_events(job_id), await queue.get_job_steps(job_id) if steps else []
 
-    job, events = with_queue(url, schema, env_file, fetch)
+    job, events, journal = with_queue(url, schema, env_file, fetch)
     if as_json:
-        write_json({"job": record(job), "events": events})
+        write_json({"job": record(job), "events": events, **({"steps": journal} if steps else {})})
         return
-    from dataqueue.cli.render import print_job
+    from dataqueue.cli.render import print_job, print_steps
 
     print_job(console(), job, events)
+    if steps:
+        print_steps(console(), journal)
 
 
 # -- add ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dataqueue.jobs import Job, JobEvent, JobPage
+    from dataqueue.steps import Step
 
 
 def print_table(out: Console, page: JobPage) -> None:
@@ -149,6 +150,26 @@ def _print_events(out: Console, events: list[JobEvent]) -> None:
         style = STATUS_STYLES.get(event.event_type, "")
         time = cell(f"{local_time(event.created_at)}  {since:>12}  ", "bright_black")
         out.print(Text.assemble(time, cell(f"{event.event_type:<11} ", style), cell(details, "bright_black")))
+
+
+def print_steps(out: Console, steps: list[Step]) -> None:
+    """A job's steps and waits as a timeline."""
+    out.print(cell("\nsteps" if steps else "\nsteps: none", "bold"))
+    for step in steps:
+        took = "goes on" if step.duration is None else f"{step.duration.total_seconds():.3f} s"
+        time = cell(f"{local_time(step.started_at)}  {took:>12}  ", "bright_black")
+        what = step.name if step.kind == "step" else f"{step.name} (waits for {_AWAITED[step.kind]})"
+        details = "" if step.result is None else one_line(json.dumps(step.result, ensure_ascii=False), 100)
+        if step.kind == "sleep" and step.until is not None:
+            details = f"until {local_time(step.until)}"
+        elif step.kind == "token" and not step.done:
+            details = step.token_id or ""
+        tries = f" {step.attempts} tries" if step.attempts > 1 else ""
+        style = "" if step.done else "yellow"
+        out.print(Text.assemble(time, cell(f"{what}{tries} ", style), cell(details, "bright_black")))
+
+
+_AWAITED = {"sleep": "a time", "token": "a token", "jobs": "jobs"}
 
 
 def pretty(value: object) -> str:

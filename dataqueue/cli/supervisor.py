@@ -141,6 +141,7 @@ def _as_json(result: SupervisorResult) -> dict[str, Any]:
         "cleaned_up_jobs": result.cleaned_up_jobs,
         "cleaned_up_events": result.cleaned_up_events,
         "released_keys": result.released_keys,
+        "expired_tokens": result.expired_tokens,
         "errors": {name: str(error) for name, error in result.errors.items()},
     }
 

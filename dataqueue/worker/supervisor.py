@@ -146,8 +146,9 @@ class Supervisor:
         result = SupervisorResult(**counts, errors=errors)
         if any(counts.values()):
             logger.info(
-                "Took back %d jobs, deleted %d jobs and %d events, freed %d idempotency keys.",
+                "Took back %d jobs, deleted %d jobs and %d events, freed %d idempotency keys, ended %d tokens.",
                 result.reclaimed_jobs, result.cleaned_up_jobs, result.cleaned_up_events, result.released_keys,
+                result.expired_tokens,
             )  # fmt: skip
         return result
 
