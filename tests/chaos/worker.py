@@ -25,7 +25,19 @@ import psycopg
 from chaos.ledger import Ledger
 
 from dataqueue import JobContext, JobQueue, LeaseLost, StoreUnavailable, SyncJobContext
-from dataqueue.backends.base import Backend, Completed, Cycle, Failed, Heart, Held, Outcome, Pulse, Released, WorkerInfo
+from dataqueue.backends.base import (
+    Backend,
+    Completed,
+    Cycle,
+    Failed,
+    Heart,
+    Held,
+    Outcome,
+    Pulse,
+    Released,
+    Waiting,
+    WorkerInfo,
+)
 
 order: dict[str, Any] = json.loads(sys.argv[1])
 NAME: str = order["name"]
@@ -69,7 +81,7 @@ class Doom:
 
 
 doom = Doom(**order.get("kill", {}))
-POINTS: dict[type[Outcome], str] = {Completed: "complete", Failed: "retry", Released: "release"}
+POINTS: dict[type[Outcome], str] = {Completed: "complete", Failed: "retry", Released: "release", Waiting: "wait"}
 CALLS = {
     "register_worker": "register",
     "set_progress": "progress",
@@ -78,8 +90,10 @@ CALLS = {
     "reclaim_expired": "reclaim",
     "listen_for": "listen",
     "unregister_worker": "unregister",
+    "load_steps": "load",
+    "save_step": "save",
 }
-"""Methods of the backend, and the points they are. Steps and waits join here when there are some."""
+"""Methods of the backend, and the points they are."""
 
 
 def watch(backend: Backend) -> None:
@@ -100,6 +114,10 @@ def _watched(call: Callable[..., Any], point: str) -> Callable[..., Any]:
         if point in ("progress", "output", "prolong"):
             what = "stored" if answer else "refused"
             ledger.note(what, of=point, worker=NAME, job=arguments[0], lease=arguments[1], began=began)
+        elif point == "save":
+            what = "stored" if answer else "refused"
+            step = arguments[2].name
+            ledger.note(what, of=point, worker=NAME, job=arguments[0], lease=arguments[1], began=began, step=step)
         if point != "reclaim" or answer:
             doom.passes({point}, "after")
         return answer
@@ -222,6 +240,36 @@ async def linked(payload: dict[str, Any], ctx: JobContext) -> dict[str, Any]:
         raise RuntimeError("no")
     ledger.note("end", job=ctx.job_id, **me)
     return me
+
+
+@queue.job
+async def durable(payload: float, ctx: JobContext) -> dict[str, Any]:
+    """Ten steps, with a wait for a time, a token and a child between them."""
+    me = begin(ctx)
+
+    async def do(number: int) -> int:
+        ledger.note("did", job=ctx.job_id, step=str(number), **me)
+        await asyncio.sleep(0)
+        doom.passes({"step"}, "during")
+        return number
+
+    async def add_child() -> int:
+        child = await queue.add_job("quick", payload, idempotency_key=f"child of {ctx.job_id}", max_attempts=100)
+        return child.id
+
+    total = 0
+    for number in range(10):
+        total += await ctx.run(str(number), do, number)
+        if number == 2:
+            await ctx.wait_for(timedelta(seconds=payload + 0.01))
+        elif number == 4:
+            token = await ctx.create_token("token", timeout="1d")
+            ledger.note("token", job=ctx.job_id, token=token.id, **me)
+            total += (await ctx.wait_for_token(token)).unwrap()
+        elif number == 6:
+            (child,) = await ctx.wait_for_jobs([await ctx.run("child", add_child)])
+            total += len(child["worker"]) > 0
+    return {**me, "total": total}
 
 
 @queue.job
