@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 import urllib.error
@@ -204,7 +205,12 @@ def fetch(url: str, body: object = None) -> Any:
 
 def test_without_a_store_it_runs_on_an_embedded_one(here: Here) -> None:
     del here.env["DATAQUEUE_URL"]
-    report = here.json("--template", "worker", "--yes")
+    # Not the user's own servers, which may hold anything; nor tmp_path, closed to the account of root's Postgres.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        here.env["DATAQUEUE_EMBEDDED_HOME"] = home
+        Path(home).chmod(0o711)
+        report = here.json("--template", "worker", "--yes")
+        assert (Path(home) / "postgres").is_dir()
     assert report["job"]["ran"] is True
     assert report["job"]["store"].startswith("embedded:")
 

@@ -43,7 +43,9 @@ def is_root() -> bool:
 
 
 def default_path(name: str) -> Path:
-    """Return the user's own stable directory for the server ``name``."""
+    """Return the user's own stable directory for the server ``name``; ``DATAQUEUE_EMBEDDED_HOME`` names another."""
+    if chosen := os.environ.get("DATAQUEUE_EMBEDDED_HOME"):
+        return Path(chosen) / name
     if is_root():
         return SYSTEM_HOME / name
     installed("platformdirs")

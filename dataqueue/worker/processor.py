@@ -322,6 +322,8 @@ class Processor:
             return Cycle([], [])
         self._outbox.recorded(cycle)
         self._limited = cycle.limited if want else self._limited
+        if outcomes and self._limited and self._idle.is_drained:  # a single batch: its own job may have freed a place
+            self._idle.look_now()
         if promote:
             self._idle.promoted(cycle.next_due_ms)
         if cycle.opens_in_ms is not None:

@@ -207,3 +207,21 @@ async def test_start_goes_on_while_jobs_are_passed_over(queue: JobQueue) -> None
     started = time.monotonic()
     assert await processor.start() == 10
     assert ran.count("free") == 3 and time.monotonic() - started < 30
+
+
+async def test_start_sees_the_places_that_its_own_jobs_free(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if a job ends while a claim is under way that finds nothing more."""
+    cycle = queue.backend.cycle
+
+    async def slow(*args: Any) -> Any:
+        answer = await cycle(*args)
+        await asyncio.sleep(0.2)
+        return answer
+
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(0 if payload == "free" else 0.1)
+
+    await queue.add_jobs(NewJob("t", n, {"group": "big", "priority": 5}) for n in range(4))
+    await queue.add_job("t", "free")
+    monkeypatch.setattr(queue.backend, "cycle", slow)
+    assert await queue.create_processor({"t": handler}, group_concurrency=1, batch_size=5, concurrency=5).start() == 5
