@@ -3,87 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
+import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from support import take_away, until
+from conformance.durable_hand import HOUR_MS, Hand, status, step, wait
+from support import take_away
 
-from dataqueue import JobHandle, JobQueue
-from dataqueue.backends.base import Backend, Cancelled, Claimed, Completed, Cycle, Failed, Outcome, Released, WorkerInfo
-from dataqueue.backends.base import Waiting as Waits
-from dataqueue.backends.redis.backend import RedisBackend
-from dataqueue.backends.redis.layout import KEYS
-from dataqueue.limits import TypeLimits
+from dataqueue import JobQueue, Unique
+from dataqueue.backends.base import Claimed, Completed, Failed, Released, Waiting
 from dataqueue.options import make_edit
-from dataqueue.steps import StepRecord
 from dataqueue.testing import advance_clock
-from dataqueue.tokens import TokenSpec, make_token
+from dataqueue.tokens import make_token
 
 HOUR = timedelta(hours=1)
-HOUR_MS = 3_600_000
-
-
-class Hand:
-    """A worker, one step at a time."""
-
-    def __init__(self, queue: JobQueue, backend: Backend) -> None:
-        self.queue, self.backend = queue, backend
-        self.next_due_ms: int | None = None
-
-    async def register(self, name: str = "w", lease: float = 60.0, most_of_group: int | None = None) -> None:
-        info = WorkerInfo(name, socket.gethostname(), os.getpid(), ("t",), 10, "0", lease, most_of_group)
-        await self.backend.register_worker(info)
-
-    async def claim(self, limit: int = 100) -> list[Claimed]:
-        jobs: list[Claimed] = []
-        while True:
-            answer = await self.backend.cycle("w", [], ["t"], limit, True)
-            self.next_due_ms = answer.next_due_ms
-            jobs += answer.jobs
-            if not answer.again:
-                return jobs
-
-    async def end(self, *outcomes: Outcome) -> Cycle:
-        answer = await self.backend.cycle("w", outcomes, ["t"], 0, False)
-        assert answer.lost == []
-        return answer
-
-    async def add(self, **options: Any) -> tuple[JobHandle[Any], Claimed]:
-        """A job that runs."""
-        handle = await self.queue.add_job("t", **options)
-        (job,) = await self.claim()
-        assert job.id == handle.id
-        return handle, job
-
-    async def save(self, job: Claimed, record: StepRecord, token: TokenSpec | None = None) -> None:
-        assert await self.backend.save_step(job.id, job.lease_id, record, token)
-
-    async def sleep(self, job: Claimed, ms: int = HOUR_MS, seq: int = 1) -> Cycle:
-        return await self.end(Waits(job.id, job.lease_id, wait(seq, "sleep"), ms))
-
-    async def wait_for_token(self, job: Claimed, token_id: str, seq: int = 1) -> Cycle:
-        return await self.end(Waits(job.id, job.lease_id, wait(seq, "token", token_id=token_id)))
-
-    async def wait_for_jobs(self, job: Claimed, *ids: int, seq: int = 1) -> Cycle:
-        return await self.end(Waits(job.id, job.lease_id, wait(seq, "jobs", job_ids=ids)))
-
-    async def records(self, job: Claimed) -> list[StepRecord]:
-        return (await self.backend.load_steps(job.id))[0]
-
-    async def token(self, timeout: object = None) -> str:
-        return (await self.backend.create_token(make_token(timeout, None))).id
-
-    async def sound(self) -> None:
-        """No index and no row contradicts another."""
-        bad = [found for found in await self.queue.doctor(deep=True) if found.check in ("consistency", "indexes")]
-        assert [found.level for found in bad] == ["ok"] * len(bad), bad
-
-    async def events(self, job: Claimed) -> list[str]:
-        return [event.event_type for event in await self.queue.get_job_events(job.id)]
 
 
 @pytest.fixture
@@ -93,33 +28,25 @@ async def hand(queue: JobQueue) -> Hand:
     return hand
 
 
-def step(seq: int, name: str | None = None, result: str | None = "1") -> StepRecord:
-    now = datetime.now(UTC)
-    return StepRecord(seq, name or f"s{seq}", "step", result, place="h.py:1", started_at=now, done_at=now)
-
-
-def wait(seq: int, kind: Any, **what: Any) -> StepRecord:
-    return StepRecord(seq, f"wait{seq}", kind, done=False, place="h.py:2", **what)
-
-
-async def _status(handle: JobHandle[Any]) -> str:
-    return (await handle.refresh()).status
-
-
 # -- steps ----------------------------------------------------------------------------------------
 
 
 async def test_steps_come_back_as_they_were(hand: Hand) -> None:
     """In their order; numbers beyond 2^53, any text, and no result stay what they are."""
-    results = ["9007199254740993", "-123456789012345678901234567890", '{"ж": "a\\nb\\" \\u2028"}', "null", "[[],{}]", None]
+    results = [
+        "9007199254740993",
+        "-123456789012345678901234567890",
+        '{"ж": "a\\nb\\" \\u2028"}',
+        "null",
+        "[[],{}]",
+        None,
+    ]
     _, job = await hand.add()
     assert not job.has_steps and await hand.records(job) == []
     for seq in (2, 1, 4, 3, 6, 5):
         await hand.save(job, step(seq, f"name {seq} \"ж'\n", results[seq - 1]))
     records, tokens, now = await hand.backend.load_steps(job.id)
     assert [record.seq for record in records] == [1, 2, 3, 4, 5, 6] and tokens == {}
-    import json
-
     for record, result in zip(records, results, strict=True):
         assert record.name == f"name {record.seq} \"ж'\n"
         assert (record.kind, record.done, record.place, record.attempts) == ("step", True, "h.py:1", 1)
@@ -188,7 +115,7 @@ async def test_a_lost_lease_records_nothing(hand: Hand) -> None:
     assert await hand.backend.get_token(token.id) is None
     others = (await hand.queue.add_job("other")).id
     for late in (wait(2, "sleep"), wait(2, "token", token_id="x"), wait(2, "jobs", job_ids=(others,))):
-        answer = await hand.backend.cycle("w", [Waits(job.id, job.lease_id, late, HOUR_MS)], [], 0, False)
+        answer = await hand.backend.cycle("w", [Waiting(job.id, job.lease_id, late, HOUR_MS)], [], 0, False)
         assert answer.lost == [(job.id, job.lease_id)]
     assert (await handle.refresh(), await hand.records(job), await hand.events(job)) == (before, records, events)
     await hand.end(Completed(new.id, new.lease_id))
@@ -265,7 +192,7 @@ async def test_a_wait_costs_no_attempt_and_holds_nothing(hand: Hand) -> None:
 async def test_a_wait_until_a_moment(hand: Hand) -> None:
     handle, job = await hand.add()
     moment = (await hand.backend.now() + HOUR).replace(microsecond=0)
-    await hand.end(Waits(job.id, job.lease_id, wait(1, "sleep", until=moment)))
+    await hand.end(Waiting(job.id, job.lease_id, wait(1, "sleep", until=moment)))
     assert (await handle.refresh()).wait_until == moment and await hand.claim() == []
     (_, _, event) = await hand.queue.get_job_events(job.id)
     assert event.event_type == "waiting" and event.metadata is not None
@@ -279,7 +206,7 @@ async def test_a_wait_until_a_moment(hand: Hand) -> None:
 async def test_a_wait_for_what_is_past_goes_on_at_once(hand: Hand) -> None:
     _, job = await hand.add(max_attempts=1)
     past = await hand.backend.now() - HOUR
-    await hand.end(Waits(job.id, job.lease_id, wait(1, "sleep", until=past)))
+    await hand.end(Waiting(job.id, job.lease_id, wait(1, "sleep", until=past)))
     assert [again.attempts for again in await hand.claim()] == [1]
     await hand.sound()
 
@@ -318,14 +245,14 @@ async def test_the_attempt_after_a_wait_is_lost_or_fails_like_any(hand: Hand) ->
 
 async def test_a_wait_is_no_end(hand: Hand) -> None:
     """Its unique key stays taken, its statistics and filters know it, and nobody runs, edits or retries it."""
-    handle, job = await hand.add(unique_key="k")
+    handle, job = await hand.add(unique=Unique("k"))
     await hand.sleep(job)
-    assert (await hand.queue.add_job("t", unique_key="k")).id == handle.id
+    assert (await hand.queue.add_job("t", unique=Unique("k"))).id == handle.id
     assert (await hand.backend.finished([job.id])) == {job.id: False}
     assert [found.id for found in await hand.queue.get_jobs(status="waiting")] == [job.id]
     assert (await hand.backend.stats()).by_status == {"waiting": 1}
     assert not await hand.queue.retry_job(job.id)
-    assert [result.outcome for result in (await hand.backend.edit([job.id], make_edit(None, {"priority": 5}))).values()] == ["unchanged"]
+    assert await hand.backend.edit([job.id], make_edit(None, {"priority": 5})) == {job.id: "unchanged"}
     assert [n async for n in hand.backend.delete_jobs("completed", datetime.now(UTC), 10)] in ([], [0])
 
 
@@ -373,7 +300,7 @@ async def test_an_answer_wakes_whoever_waits_for_it(hand: Hand, end: str, when: 
         assert await hand.claim() == []
         await hand.sound()
         await answer()
-    assert await _status(handle) == "waiting", "until it is claimed"
+    assert await status(handle) == "waiting", "until it is claimed"
     (again,) = await hand.claim()
     assert again.attempts == 1
     _, tokens, _ = await hand.backend.load_steps(job.id)
@@ -396,7 +323,7 @@ async def test_only_its_own_token_wakes_a_job(hand: Hand) -> None:
     assert await hand.claim() == []
     await hand.backend.end_token(mine, "1", None)
     assert sorted(job.id for job in await hand.claim()) == [handle.id for handle in handles[:2]]
-    assert [await _status(handle) for handle in handles[2:]] == ["waiting", "waiting"]
+    assert [await status(handle) for handle in handles[2:]] == ["waiting", "waiting"]
     await hand.sound()
 
 
@@ -432,9 +359,9 @@ async def test_tokens_expire_and_go_in_bounded_steps(hand: Hand) -> None:
     assert await hand.backend.delete_tokens(now - timedelta(minutes=30), 10) == 5
     gone = [await hand.backend.get_token(token) for token in [*short, answered]]
     assert gone == [None] * 5
-    for token, status in ((kept, "waiting"), (own.id, "timed_out")):
+    for token, expected in ((kept, "waiting"), (own.id, "timed_out")):
         stored = await hand.backend.get_token(token)
-        assert stored is not None and stored.status == status
+        assert stored is not None and stored.status == expected
 
 
 # -- cancels --------------------------------------------------------------------------------------
@@ -460,7 +387,7 @@ async def test_a_waiting_job_is_cancelled_and_begins_its_wait_anew(hand: Hand, k
         None,
         False,
     )
-    assert await _status(dependent) == "cancelled"
+    assert await status(dependent) == "cancelled"
     assert [record.seq for record in await hand.records(job)] == [1]
     stored = await hand.backend.get_token(token)
     assert stored is not None and stored.status == "waiting"
@@ -468,7 +395,7 @@ async def test_a_waiting_job_is_cancelled_and_begins_its_wait_anew(hand: Hand, k
     assert await hand.queue.retry_job(handle.id)
     (job,) = await hand.claim()
     await begin[kind](job)
-    assert await _status(handle) == "waiting" and await hand.claim() == []
+    assert await status(handle) == "waiting" and await hand.claim() == []
     await hand.sound()
     if kind == "token":
         await hand.backend.end_token(token, "1", None)
@@ -485,27 +412,50 @@ async def test_whose_cancel_was_asked_for_does_not_wait(hand: Hand, kind: str) -
     handle, job = await hand.add()
     dependent = await hand.queue.add_job("u", depends_on=handle)
     other = await hand.queue.add_job("u")
-    assert await handle.cancel() and await _status(handle) == "processing"
+    await hand.backend.set_output(job.id, job.lease_id, '"so far"')
+    assert await handle.cancel() and await status(handle) == "processing"
     waits = wait(1, kind, token_id=await hand.token(), job_ids=(other.id,))
-    answer = await hand.end(Waits(job.id, job.lease_id, waits, HOUR_MS if kind == "sleep" else None))
+    answer = await hand.end(Waiting(job.id, job.lease_id, waits, HOUR_MS if kind == "sleep" else None))
     assert answer.cancelled == [(job.id, job.lease_id)] and answer.cascaded == [dependent.id]
-    assert [await _status(handle), await _status(dependent)] == ["cancelled", "cancelled"]
+    assert [await status(handle), await status(dependent)] == ["cancelled", "cancelled"]
     assert (await hand.events(job))[-2:] == ["cancel_requested", "cancelled"]
+    assert (await handle.refresh()).output is None
     assert await hand.records(job) == []
     await other.cancel()
-    assert await hand.claim() == [] and await _status(handle) == "cancelled"
+    assert await hand.claim() == [] and await status(handle) == "cancelled"
     await hand.sound()
 
 
-async def test_a_dead_letter_that_waits_can_be_redriven(hand: Hand) -> None:
+async def test_a_wait_whose_time_has_come_is_not_begun_anew(hand: Hand) -> None:
+    """A cancel that comes between the time and the claim."""
+    handle, job = await hand.add()
+    await hand.sleep(job)
+    await advance_clock(hand.queue, HOUR)
+    assert await handle.cancel() and await hand.claim() == []
+    (record,) = await hand.records(job)
+    assert record.until is not None and record.until <= await hand.backend.now()
+    await hand.sound()
+
+
+@pytest.mark.parametrize("kind", ["sleep", "token", "jobs"])
+async def test_a_dead_letter_that_waits_can_be_redriven(hand: Hand, kind: str) -> None:
+    """And itself be run again, with its wait."""
     source = await hand.queue.add_job("t", dead_letter="t", max_attempts=1)
     (job,) = await hand.claim()
     await hand.end(Failed(job.id, job.lease_id, "boom", "handler_error", None))
     (letter,) = await hand.claim()
-    token = await hand.token()
-    await hand.wait_for_token(letter, token)
-    assert (await hand.queue.redrive(letter.id)).id == source.id
-    assert await _status(await hand.queue.get_handle(letter.id)) == "cancelled"
-    await hand.backend.end_token(token, "1", None)
-    assert [job.id for job in await hand.claim()] == [source.id]
+    other = await hand.queue.add_job("u")
+    waits = wait(1, kind, token_id=await hand.token(), job_ids=(other.id,))
+    for _ in range(2):
+        await hand.end(Waiting(letter.id, letter.lease_id, waits, HOUR_MS if kind == "sleep" else None))
+        if (await source.refresh()).status == "failed":
+            assert (await hand.queue.redrive(letter.id)).id == source.id
+            cancelled = await hand.queue.require_job(letter.id)
+            assert (cancelled.status, cancelled.blocked) == ("cancelled", False)
+            assert await hand.records(letter) == []
+            assert [job.id for job in await hand.claim()] == [source.id]
+            await hand.sound()
+            assert await hand.queue.retry_job(letter.id)
+            (letter,) = await hand.claim()
+    assert (await hand.queue.require_job(letter.id)).status == "waiting" and await hand.claim() == []
     await hand.sound()
