@@ -28,14 +28,14 @@ WITH given AS MATERIALIZED (
         wait_token_id = CASE WHEN j.cancel_requested_at IS NULL AND NOT is_over THEN p.token_id END,
         blocked = j.cancel_requested_at IS NULL AND p.kind = 'jobs' AND NOT is_over,
         due = j.cancel_requested_at IS NULL AND is_over,
-        has_steps = TRUE, updated_at = now(),
+        output = CASE WHEN j.cancel_requested_at IS NULL THEN j.output END, has_steps = TRUE, updated_at = now(),
         lease_id = NULL, locked_at = NULL, locked_by = NULL, cancel_requested_at = NULL
     FROM planned p WHERE j.id = p.id AND j.lease_id = p.lease_id
     RETURNING j.id, p.lease_id, j.status, j.wait_until, j.has_dependants, p.name, p.seq, p.kind, p.moment, p.token_id,
               p.job_ids, p.place
 ), kept AS (
     INSERT INTO {schema}.dataqueue_steps (job_id, name, seq, kind, until, token_id, job_ids, place, done_at)
-    SELECT id, name, seq, kind, moment, token_id, job_ids, place, NULL FROM done
+    SELECT id, name, seq, kind, moment, token_id, job_ids, place, NULL FROM done WHERE status = 'waiting'
     ON CONFLICT (job_id, name) DO NOTHING
 ), logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type, metadata)
@@ -50,6 +50,7 @@ WITH given AS MATERIALIZED (
 )
 SELECT (SELECT array_agg(lease_id) FROM done),
        (SELECT {schema}.dataqueue_resolve(array_agg(id)) FROM done WHERE has_dependants AND status = 'cancelled' HAVING count(*) > 0),
+       (SELECT array_agg(lease_id) FROM done WHERE status = 'cancelled'),
        (SELECT pg_notify('{channel}', 'work')
         WHERE EXISTS (SELECT FROM done WHERE status = 'waiting' AND wait_until IS NOT NULL)
           AND EXISTS (SELECT FROM {schema}.dataqueue_listeners
