@@ -37,7 +37,7 @@ MOST_BYTES = 40_000
 MOST_SECONDS = 1.0
 TYPES = [f"type_{n}" for n in range(20)]
 
-TOKEN = "an-approval"
+APPROVAL = "an-approval"
 CALLS: list[tuple[str, dict[str, Any]]] = [
     ("search_docs", {"query": "how do I retry a job later"}),
     ("get_doc", {}),
@@ -63,7 +63,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("set_paused", {"job_type": "type_1", "paused": True}),
     ("list_schedules", {}),
     ("set_schedule_status", {"name": "nightly", "status": "paused"}),
-    ("complete_token", {"token_id": TOKEN, "output": "yes"}),
+    ("complete_token", {"token_id": APPROVAL, "output": "yes"}),
 ]
 WRITES = {"retry_jobs", "cancel_jobs", "edit_job", "add_job", "set_paused", "set_schedule_status", "complete_token"}
 
@@ -93,7 +93,7 @@ async def fill(queue: JobQueue, count: int) -> None:
         NewJob(TYPES[n % 20], {"n": n, "to": f"user{n}@example.com"}, {"tags": ["shop", f"batch-{n % 100}"]})
         for n in range(count - 20)
     )
-    await queue.backend.create_token(TokenSpec(TOKEN, None, ("shop",)))
+    await queue.backend.create_token(TokenSpec(APPROVAL, None, ("shop",)))
     await queue.add_cron_job("nightly", "0 3 * * *", "type_1", {"a": 1})
     for name in ("worker-1", "worker-2"):
         await queue.backend.register_worker(WorkerInfo(name, "host", 1, tuple(TYPES), 50, "0", 3600))
