@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("jobs.py", "add.py", "options.py", "transaction.py", "blocking.py", "more.py")
+NAMES = ("jobs.py", "add.py", "options.py", "transaction.py", "blocking.py", "more.py", "durable.py")
 
 
 def write_readme_files(folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_other_examples(project: Path, environment: dict[str, str], pg_empty
     (project / "all.py").write_text(
         f"""
 import asyncio, psycopg
-import blocking, jobs, more, options, transaction
+import blocking, durable, jobs, more, options, transaction
 
 async def main() -> None:
     await options.examples()
