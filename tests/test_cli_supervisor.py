@@ -61,7 +61,14 @@ async def test_cleanup_counts_first_and_then_deletes(cli: Cli, queue: JobQueue) 
 
 async def test_the_supervisor_runs_once(cli: Cli, queue: JobQueue) -> None:
     job_id = await _cancelled(queue)
-    counts = ("reclaimed_jobs", "cleaned_up_jobs", "cleaned_up_events", "cleaned_up_tokens", "released_keys", "expired_tokens")
+    counts = (
+        "reclaimed_jobs",
+        "cleaned_up_jobs",
+        "cleaned_up_events",
+        "cleaned_up_tokens",
+        "released_keys",
+        "expired_tokens",
+    )
     assert cli.json("supervisor", "--once") == {**dict.fromkeys(counts, 0), "errors": {}}
     assert await queue.get_job(job_id) is not None
     done = cli("supervisor", "--once", "--keep-cancelled", "0", "--keep-events", "forever")

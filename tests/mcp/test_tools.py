@@ -21,7 +21,15 @@ READ_TOOLS = [
     "search_docs", "get_doc", "queue_status", "list_jobs", "get_job", "explain_job", "summarize_failures",
     "list_workers", "check_setup", "list_schedules",
 ]  # fmt: skip
-WRITE_TOOLS = ["retry_jobs", "cancel_jobs", "edit_job", "add_job", "set_paused", "set_schedule_status", "complete_token"]
+WRITE_TOOLS = [
+    "retry_jobs",
+    "cancel_jobs",
+    "edit_job",
+    "add_job",
+    "set_paused",
+    "set_schedule_status",
+    "complete_token",
+]
 
 
 @pytest.fixture
