@@ -1,0 +1,604 @@
+"""Steps, waits, tokens and their ends in random order, compared step by step with a model: see durable_model.py.
+
+Some steps are two operations at once, whose outcome is the same whichever the store takes first. DATAQUEUE_TEST_SEED
+repeats a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from conformance.durable_hand import HOUR_MS, step, wait
+from conformance.durable_model import Model, ModelJob, ModelToken, Record
+from conformance.test_machine import PostgresStore, Store, run_histories
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from dataqueue import Job, JobQueue
+from dataqueue.backends.base import (
+    Cancelled,
+    Completed,
+    Cycle,
+    EndStatus,
+    Failed,
+    Heart,
+    Outcome,
+    Released,
+    Waiting,
+    WorkerInfo,
+)
+from dataqueue.steps import StepRecord
+from dataqueue.testing import advance_clock
+from dataqueue.tokens import make_token
+
+R = TypeVar("R")
+Data = st.DataObject
+WORKERS = ("w", "w2")
+LEASE = 3600.0
+HOUR = timedelta(hours=1)
+NEAR = timedelta(minutes=10)
+"""A history takes less."""
+MOST_JOBS, MOST_TOKENS = 8, 6
+FOR_EVER = 1000
+
+hours = st.sampled_from((1, 1, 2, 3))
+workers = st.sampled_from(WORKERS)
+claims = st.sampled_from((0, 0, 100))
+"""How many jobs the worker that records an outcome takes at once."""
+
+
+class DurableMachine(RuleBasedStateMachine):
+    store: ClassVar[Store]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.alive: set[str] = set()
+        self.runner = asyncio.Runner()
+        self.queue: JobQueue = self.store.fresh()
+        if isinstance(self.store, PostgresStore):
+            self.store._conn.execute("TRUNCATE dataqueue_dependencies, dataqueue_steps, waitpoints")
+        self.heart: Heart | None = None
+
+    def run(self, operation: Coroutine[Any, Any, R]) -> R:
+        self.store.wait_for_the_next_moment()
+        return self.runner.run(operation)
+
+    @property
+    def backend(self) -> Any:
+        return self.queue.backend
+
+    @initialize()
+    def open(self) -> None:
+        """Jobs run, and there are tokens to wait for."""
+        self.run(self.queue.open())
+        self.heart = self.backend.heart()
+        for worker in WORKERS:
+            self.start_worker(worker)
+        for most in (1, 1, 3, 3):
+            self.add(most)
+        self.cycle("w", [], 3)
+        for timeout in (None, 1):
+            self.create_token(timeout)
+
+    def teardown(self) -> None:
+        try:
+            self.nothing_contradicts_itself()
+            self.everything_ends()
+            self.nothing_contradicts_itself()
+        finally:
+            if self.heart is not None:
+                self.heart.close()
+            self.run(self.queue.close())
+            self.runner.close()
+            self.store.clear()
+
+    # -- producers and people ---------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.model.jobs) < MOST_JOBS)
+    @rule(most=st.sampled_from((1, 1, 3)))
+    def add(self, most: int) -> None:
+        self.model.add(self.run(self.queue.add_job("t", max_attempts=most)).id, most)
+
+    @rule(data=st.data())
+    def cancel(self, data: Data) -> None:
+        job = self.some_job(data, "waiting", "processing")
+        assert self.run(self.queue.cancel_job(job.id)) == self.model.cancel(job)
+
+    @precondition(lambda self: self.model.of("failed", "cancelled"))
+    @rule(data=st.data())
+    def retry(self, data: Data) -> None:
+        job = data.draw(st.sampled_from(self.model.of("failed", "cancelled")), "job")
+        assert self.run(self.queue.retry_job(job.id)) == self.model.retry(job)
+
+    @precondition(lambda self: self.model.of("waiting"))
+    @rule(data=st.data(), claim=st.booleans())
+    def cancel_and_retry(self, data: Data, claim: bool) -> None:
+        """What waits is begun anew."""
+        job = data.draw(st.sampled_from(self.model.of("waiting")), "job")
+        assert self.run(self.queue.cancel_job(job.id)) == self.model.cancel(job)
+        assert self.run(self.queue.retry_job(job.id)) == self.model.retry(job)
+        if claim:
+            self.claim("w", 100)
+
+    @precondition(lambda self: any(job.finished for job in self.model.jobs.values()))
+    @rule(status=st.sampled_from(("completed", "failed", "cancelled")))
+    def clean_up(self, status: EndStatus) -> None:
+        assert self.run(self.delete_jobs(status)) == self.model.delete(status)
+
+    async def delete_jobs(self, status: EndStatus) -> int:
+        before = await self.backend.now() + HOUR
+        return sum([count async for count in self.backend.delete_jobs(status, before, 100)])
+
+    # -- tokens -----------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.model.tokens) < MOST_TOKENS)
+    @rule(timeout=st.none() | hours)
+    def create_token(self, timeout: int | None) -> None:
+        made = self.run(self.queue.create_token(timeout=None if timeout is None else timeout * HOUR))
+        self.model.make_token(made.id, None, timeout)
+
+    @precondition(lambda self: self.model.tokens)
+    @rule(data=st.data(), output=st.integers(0, 99), fails=st.booleans())
+    def answer(self, data: Data, output: int, fails: bool) -> None:
+        token = self.some_token(data)
+        self.run(self.end_token(token, output, "no" if fails else None))
+        self.told_of(token, output, "no" if fails else None)
+
+    async def end_token(self, token: ModelToken, output: int, error: str | None) -> None:
+        self.ended = await self.backend.end_token(token.id, None if error else json.dumps(output), error)
+
+    def told_of(self, token: ModelToken, output: int, error: str | None) -> None:
+        """What the store said of the answer that was just given."""
+        first = self.model.answer(token, output, error)
+        found, was_first = self.ended
+        assert found is not None and was_first == first
+        self.same_token(found, token)
+
+    def same_token(self, found: Any, token: ModelToken) -> None:
+        assert (found.id, found.status, found.job_id) == (token.id, token.status, token.owner)
+        assert (found.output, found.error) == (token.output, token.error)
+        assert (found.completed_at is not None) == (token.status != "waiting")
+        self.near(found.timeout_at, token.ends)
+
+    @rule(limit=st.sampled_from((1, 100)))
+    def expire(self, limit: int) -> None:
+        assert self.run(self.backend.expire_tokens(limit)) == self.model.expire(limit)
+
+    @precondition(lambda self: any(token.status != "waiting" for token in self.model.tokens.values()))
+    @rule()
+    def delete_tokens(self) -> None:
+        deleted = self.run(self.backend.delete_tokens(datetime.now(UTC) + HOUR, 100))
+        assert deleted == self.model.delete_tokens()
+
+    @rule(by=hours)
+    def time_passes(self, by: int) -> None:
+        self.run(advance_clock(self.queue, hours=by))
+        self.model.clock += by
+        self.model.touched |= self.model.jobs.keys()
+
+    # -- handlers ---------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.free())
+    @rule(data=st.data(), result=st.integers(0, 99), makes=st.sampled_from((None, None, "for ever", "for hours")))
+    def save_step(self, data: Data, result: int, makes: str | None) -> None:
+        """Perhaps with a token."""
+        job = data.draw(st.sampled_from(self.free()), "job")
+        timeout = data.draw(hours, "hours") if makes == "for hours" else None
+        token = make_token(None if timeout is None else timeout * HOUR, None) if makes else None
+        record = step(job.next_seq, result=str(result))
+        assert self.run(self.backend.save_step(job.id, job.lease, record, token))
+        self.model.save(job, Record(record.seq, "step", str(result)))
+        if token is not None:
+            self.model.make_token(token.id, job.id, timeout)
+
+    @precondition(lambda self: self.free())
+    @rule(data=st.data(), by=st.sampled_from((0, 1, 1, 2)), claim=claims)
+    def wait_for_a_time(self, data: Data, by: int, claim: int) -> None:
+        job = data.draw(st.sampled_from(self.free()), "job")
+        self.wait(job, Record(job.next_seq, "sleep", done=False, until=self.model.clock + by), claim)
+
+    @precondition(lambda self: self.free())
+    @rule(data=st.data(), claim=claims)
+    def wait_for_a_token(self, data: Data, claim: int) -> None:
+        job = data.draw(st.sampled_from(self.free()), "job")
+        self.wait(job, self.token_wait(job, self.some_token(data, unknown=True).id), claim)
+
+    @precondition(lambda self: len(self.free()) > 1)
+    @rule(data=st.data())
+    def wait_for_one_token(self, data: Data) -> None:
+        """Two of them, in one cycle."""
+        token = self.some_token(data)
+        jobs = self.free()[:2]
+        waits = [self.token_wait(job, token.id) for job in jobs]
+        self.cycle("w", [self.outcome(job, record) for job, record in zip(jobs, waits, strict=True)], 0)
+
+    @precondition(lambda self: self.free())
+    @rule(data=st.data(), claim=claims)
+    def wait_for_jobs(self, data: Data, claim: int) -> None:
+        job = data.draw(st.sampled_from(self.free()), "job")
+        self.wait(job, self.jobs_wait(data, job), claim)
+
+    @precondition(lambda self: self.resumed())
+    @rule(data=st.data(), again=st.sampled_from((False, False, True)), claim=claims)
+    def go_on(self, data: Data, again: bool, claim: int) -> None:
+        """A handler comes to the wait that it was woken from: it takes the answer, or waits again."""
+        job = data.draw(st.sampled_from(self.resumed()), "job")
+        record = job.open
+        assert record is not None
+        if again or not self.model.is_over(record):
+            self.wait(job, record, claim)
+        else:
+            self.take_answer(job, record)
+
+    def take_answer(self, job: ModelJob, record: Record) -> None:
+        assert self.run(self.backend.save_step(job.id, job.lease, self.stored(record, "7")))
+        self.model.save(job, Record(record.seq, record.kind, "7", True, None, record.token_id, record.job_ids))
+
+    @precondition(lambda self: self.model.of("processing"))
+    @rule(data=st.data(), output=st.integers(0, 99))
+    def set_output(self, data: Data, output: int) -> None:
+        job = data.draw(st.sampled_from(self.model.of("processing")), "job")
+        assert self.run(self.backend.set_output(job.id, job.lease, str(output)))
+        job.output = output
+
+    @precondition(lambda self: self.model.of("processing"))
+    @rule(data=st.data(), worker=workers, claim=claims)
+    def end(self, data: Data, worker: str, claim: int) -> None:
+        job = data.draw(st.sampled_from(self.model.of("processing")), "job")
+        self.cycle(worker, [self.some_end(data, job)], claim)
+
+    def some_end(self, data: Data, job: ModelJob) -> Outcome:
+        assert job.lease is not None
+        last = job.attempts >= job.max_attempts
+        kind = data.draw(
+            st.sampled_from(("completed", "released", "dies", *(() if last else ("again", "later")))), "end"
+        )
+        if job.asked:
+            kind = data.draw(st.sampled_from(("cancelled", "released", "dies", "completed")), "end")
+        match kind:
+            case "completed":
+                return Completed(job.id, job.lease, data.draw(st.sampled_from((None, "5")), "output"))
+            case "released":
+                return Released(job.id, job.lease)
+            case "cancelled":
+                return Cancelled(job.id, job.lease)
+            case _:
+                retry_ms = {"dies": None, "again": 0, "later": HOUR_MS}[kind]
+                return Failed(job.id, job.lease, "boom", "handler_error", retry_ms)
+
+    @precondition(lambda self: len(self.model.of("processing")) > 1 and self.free())
+    @rule(data=st.data(), claim=claims)
+    def wait_for_what_ends(self, data: Data, claim: int) -> None:
+        """In one cycle: the job that is waited for ends."""
+        job = self.free()[0]
+        others = [other for other in self.model.of("processing") if other.id > job.id and not other.asked]
+        if not others:
+            return
+        other = data.draw(st.sampled_from(others), "other")
+        assert other.lease is not None
+        record = Record(job.next_seq, "jobs", done=False, job_ids=(other.id,))
+        end: Outcome = Completed(other.id, other.lease)
+        if data.draw(st.booleans(), "fails"):
+            end = Failed(other.id, other.lease, "boom", "handler_error", None)
+        self.cycle("w", [self.outcome(job, record), end], claim)
+
+    # -- two at once ------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.free())
+    @rule(data=st.data(), output=st.integers(0, 99))
+    def answer_while_it_begins_to_wait(self, data: Data, output: int) -> None:
+        job, token = data.draw(st.sampled_from(self.free()), "job"), self.some_token(data)
+        record = self.token_wait(job, token.id)
+        outcome = self.outcome(job, record)
+        answer = self.at_once(self.backend.cycle("w", [outcome], ["t"], 0, False), self.end_token(token, output, None))
+        self.told_of(token, output, None)
+        self.recorded([outcome], answer)
+
+    @precondition(lambda self: [job for job in self.model.of("waiting") if job.wait and job.wait.kind == "token"])
+    @rule(data=st.data(), output=st.integers(0, 99))
+    def answer_while_it_is_cancelled(self, data: Data, output: int) -> None:
+        waiting = [job for job in self.model.of("waiting") if job.wait and job.wait.token_id in self.model.tokens]
+        if not waiting:
+            return
+        job = data.draw(st.sampled_from(waiting), "job")
+        assert job.wait is not None and job.wait.token_id is not None
+        token = self.model.tokens[job.wait.token_id]
+        assert self.at_once(self.queue.cancel_job(job.id), self.end_token(token, output, None))
+        self.told_of(token, output, None)
+        assert self.model.cancel(job)
+
+    @precondition(lambda self: self.free() and any(job.finished for job in self.model.jobs.values()))
+    @rule(data=st.data(), status=st.sampled_from(("completed", "failed", "cancelled")))
+    def clean_up_while_it_begins_to_wait(self, data: Data, status: EndStatus) -> None:
+        """A token goes with the job that made it."""
+        job, token = data.draw(st.sampled_from(self.free()), "job"), self.some_token(data)
+        outcome = self.outcome(job, self.token_wait(job, token.id))
+        if job.asked and status == "cancelled":
+            return  # it may go at once, or not
+        answer = self.at_once(self.backend.cycle("w", [outcome], ["t"], 0, False), self.delete_jobs(status))
+        self.model.delete(status)
+        self.recorded([outcome], answer)
+
+    def at_once(self, one: Coroutine[Any, Any, R], other: Coroutine[Any, Any, Any]) -> R:
+        async def both() -> R:
+            first, _ = await asyncio.gather(one, other)
+            return first
+
+        return self.run(both())
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    @rule(worker=workers, limit=st.sampled_from((100, 100, 1)))
+    def claim(self, worker: str, limit: int) -> None:
+        if worker in self.alive:
+            self.cycle(worker, [], limit)
+
+    def start_worker(self, worker: str) -> None:
+        self.beat(worker, LEASE)
+        self.alive.add(worker)
+
+    @precondition(lambda self: self.model.of("processing"))
+    @rule(worker=workers, back=st.booleans())
+    def lose_worker(self, worker: str, back: bool) -> None:
+        self.beat(worker, 0.0)
+        self.alive.discard(worker)
+        found = self.run(self.backend.reclaim_expired(100))
+        expected = self.model.reclaim(set(WORKERS) - self.alive)
+        assert {job.id: job.status for job in found} == expected
+        if back or not self.alive:
+            self.start_worker(worker)
+
+    def beat(self, worker: str, lease: float) -> None:
+        assert self.heart is not None
+        self.heart.beat(WorkerInfo(worker, socket.gethostname(), os.getpid(), ("t",), 10, "0", lease), [])
+
+    @precondition(lambda self: self.model.lost)
+    @rule(data=st.data(), how=st.sampled_from(("step", "token", "sleep", "wait", "jobs", "completed", "failed")))
+    def write_under_a_lost_lease(self, data: Data, how: str) -> None:
+        """Nothing is changed, as the invariants see."""
+        job_id, lease = data.draw(st.sampled_from(self.model.lost), "lease")
+        job = self.model.jobs.get(job_id)
+        seq = data.draw(st.integers(1, 3), "seq")
+        known = next((one for one in job.journal if one.seq == seq), None) if job is not None else None
+        if how in ("step", "token"):
+            record = step(seq, result="666") if known is None else self.stored(known, "666")
+            token = make_token("1h", None) if how == "token" else None
+            assert not self.run(self.backend.save_step(job_id, lease, record, token))
+            assert token is None or self.run(self.backend.get_token(token.id)) is None
+        else:
+            outcomes: dict[str, Outcome] = {
+                "sleep": Waiting(job_id, lease, wait(seq, "sleep"), HOUR_MS),
+                "wait": Waiting(job_id, lease, wait(seq, "token", token_id=next(iter(self.model.tokens), "wp_none"))),
+                "jobs": Waiting(job_id, lease, wait(seq, "jobs", job_ids=tuple(self.model.jobs))),
+                "completed": Completed(job_id, lease, "666"),
+                "failed": Failed(job_id, lease, "late", "handler_error", 0),
+            }
+            answer = self.run(self.backend.cycle("w", [outcomes[how]], ["t"], 0, False))
+            assert answer.lost == [(job_id, lease)]
+        self.model.touched |= {job_id} & self.model.jobs.keys()
+
+    def wait(self, job: ModelJob, record: Record, claim: int) -> None:
+        self.cycle("w", [self.outcome(job, record)], claim)
+
+    def outcome(self, job: ModelJob, record: Record) -> Waiting:
+        """A wait for a time is told by its length when it begins, and by its end when it is met again."""
+        assert job.lease is not None
+        delay_ms = None if record.until is None else (record.until - self.model.clock) * HOUR_MS
+        self.begun = {**getattr(self, "begun", {}), (job.id, record.seq): record}
+        return Waiting(job.id, job.lease, self.stored(record, None), delay_ms)
+
+    def stored(self, record: Record, result: str | None) -> StepRecord:
+        if record.kind == "step":
+            return step(record.seq, result=result)
+        stored = wait(record.seq, record.kind, token_id=record.token_id, job_ids=record.job_ids)
+        stored.done, stored.result = result is not None, result
+        return stored
+
+    def cycle(self, worker: str, outcomes: list[Outcome], limit: int) -> None:
+        if worker not in self.alive:
+            limit = 0
+        answer = self.run(self.backend.cycle(worker, outcomes, ["t"], limit, limit > 0))
+        self.recorded(outcomes, answer)
+        ready = {job.id: job for job in self.model.ready()}
+        claimed = [job.id for job in answer.jobs]
+        assert len(set(claimed)) == min(limit, len(ready)) and set(claimed) <= set(ready), "a wake-up is lost, or too many"
+        for job in answer.jobs:
+            known = ready[job.id]
+            assert job.has_steps or not known.journal
+            self.model.start(known, worker, job.lease_id)
+            assert (job.attempts, job.max_attempts) == (known.attempts, known.max_attempts)
+        if limit:
+            due = self.model.next_due()
+            assert (answer.next_due_ms is None) == (due is None)
+            if due is not None and answer.next_due_ms is not None:
+                assert (due - NEAR / HOUR) * HOUR_MS < answer.next_due_ms <= due * HOUR_MS
+
+    def recorded(self, outcomes: list[Outcome], answer: Cycle) -> None:
+        """As the stores do: ends first, then waits."""
+        assert answer.lost == []
+        asked = [outcome for outcome in outcomes if self.model.jobs[outcome.id].asked]
+        for outcome in sorted(outcomes, key=lambda outcome: isinstance(outcome, Waiting)):
+            job = self.model.jobs[outcome.id]
+            match outcome:
+                case Completed(output=text):
+                    self.model.complete(job, None if text is None else json.loads(text))
+                case Failed(retry_ms=ms):
+                    self.model.fail(job, None if ms is None else ms // HOUR_MS)
+                case Cancelled():
+                    self.model.obey(job)
+                case Released():
+                    self.model.give_back(job)
+                case Waiting(wait=stored):
+                    self.model.begin(job, self.begun[job.id, stored.seq])
+        given_up = [o for o in asked if not isinstance(o, Cancelled | Completed)]
+        assert answer.cancelled == [(outcome.id, outcome.lease_id) for outcome in given_up]
+
+    # -- what always holds ------------------------------------------------------------------------
+
+    @invariant()
+    def the_store_is_as_the_model(self) -> None:
+        jobs = {job.id: job for job in self.runner.run(self.queue.get_all_jobs(limit=1000))}
+        assert jobs.keys() == self.model.jobs.keys()
+        for job in jobs.values():
+            self.same_job(job, self.model.jobs[job.id])
+        for job_id in sorted(self.model.touched & jobs.keys()):
+            self.runner.run(self.same_journal(self.model.jobs[job_id]))
+        self.model.touched.clear()
+        for token in self.model.tokens.values():
+            self.same_token(self.runner.run(self.backend.get_token(token.id)), token)
+        self.nothing_is_left_over()
+
+    def same_job(self, job: Job, expected: ModelJob) -> None:
+        found = (job.status, job.attempts, job.max_attempts, job.output, job.locked_by is not None)
+        assert found == (
+            expected.status,
+            expected.attempts,
+            expected.max_attempts,
+            expected.output,
+            expected.lease is not None,
+        )
+        waits = expected.wait if expected.status == "waiting" else None
+        asleep = waits is not None and expected.due is None
+        assert job.wait_token_id == (waits.token_id if asleep and waits else None)
+        assert job.blocked == (asleep and waits is not None and waits.kind == "jobs")
+        self.near(job.wait_until, expected.due if waits else None)
+        self.near(job.next_attempt_at, expected.due if expected.status == "failed" else None)
+
+    async def same_journal(self, job: ModelJob) -> None:
+        records, tokens, now = await self.backend.load_steps(job.id)
+        assert abs(now - datetime.now(UTC)) < NEAR
+        assert [(r.seq, r.name, r.kind, r.result, r.done, r.token_id, r.job_ids) for r in records] == [
+            (r.seq, r.name, r.kind, r.result, r.done, r.token_id, r.job_ids) for r in job.journal
+        ]
+        for found, record in zip(records, job.journal, strict=True):
+            self.near(found.until, record.until)
+        asked = {r.token_id for r in job.journal if r.kind == "token" and not r.done} & self.model.tokens.keys()
+        assert {name: token.status for name, token in tokens.items()} == {
+            name: self.model.tokens[name].status for name in asked if name is not None
+        }
+        assert [event.event_type for event in await self.queue.get_job_events(job.id)] == job.events
+
+    def near(self, moment: datetime | None, hour: int | None) -> None:
+        """At about this hour of the model; what is past may have been set later, at its waking."""
+        if moment is None or hour is None:
+            assert moment is None and hour is None, f"it is {moment}, and hour {hour} in the model"
+            return
+        ahead = moment - datetime.now(UTC)
+        if hour <= self.model.clock:
+            assert ahead <= timedelta(0), f"{moment} lies ahead"
+        else:
+            assert abs(ahead - (hour - self.model.clock) * HOUR) < NEAR, f"{moment} is not hour {hour}"
+
+    def nothing_is_left_over(self) -> None:
+        """Who waits for whom, and what belongs to whom, behind the queue's back."""
+        model, store = self.model, self.store
+        unmet = {(other, job.id) for job in model.of("waiting") for other in job.unmet}
+        awaited = {(job.wait.token_id, job.id) for t in model.tokens for job in model.waiting_for(t) if job.wait}
+        steps = {(job.id, record.seq) for job in model.jobs.values() for record in job.journal}
+        if isinstance(store, PostgresStore):
+
+            def rows(sql: Any) -> set[Any]:
+                return set(store._conn.execute(sql).fetchall())
+
+            assert rows("SELECT prerequisite_id, dependent_id FROM dataqueue_dependencies") == unmet
+            assert rows("SELECT wait_token_id, id FROM job_queue WHERE wait_token_id IS NOT NULL") == awaited
+            assert rows("SELECT job_id, seq FROM dataqueue_steps") == steps
+            assert rows("SELECT id FROM waitpoints") == {(token,) for token in model.tokens}
+            return
+        client, key = store._client, store._key  # type: ignore[attr-defined]
+
+        def members(name: str) -> set[Any]:
+            return set(client.zrange(key(name), 0, -1))
+
+        def pack(number: int, size: int = 6) -> bytes:
+            return number.to_bytes(size)
+
+        waiting = [token for token in model.tokens.values() if token.status == "waiting"]
+        assert members("dp") == {pack(one) + pack(other) for one, other in unmet}
+        counts = {pack(job.id): len(job.unmet) for job in model.of("waiting") if job.unmet}
+        assert {name: int(count) for name, count in client.hgetall(key("un")).items()} == counts
+        assert members("tw") == {f"{token}\0".encode() + pack(job_id) for token, job_id in awaited}
+        assert set(client.hkeys(key("st"))) == {pack(job_id) + pack(seq, 4) for job_id, seq in steps}
+        assert {int.from_bytes(one) for one in client.hkeys(key("sn"))} <= model.jobs.keys()
+        assert set(client.hkeys(key("tk"))) == {token.encode() for token in model.tokens}
+        assert members("te") == {token.id.encode() for token in waiting if token.ends is not None}
+        owned = [token for token in model.tokens.values() if token.owner is not None]
+        assert members("tj") == {pack(token.owner or 0) + token.id.encode() for token in owned}
+        free = [token for token in model.tokens.values() if token.owner is None and token.status != "waiting"]
+        assert members("to") == {token.id.encode() for token in free}
+
+    # -- at the end -------------------------------------------------------------------------------
+
+    def nothing_contradicts_itself(self) -> None:
+        for finding in self.runner.run(self.queue.doctor(deep=True)):
+            assert finding.level != "error", finding
+
+    def everything_ends(self) -> None:
+        """Once all tokens are answered and all times are over, nobody waits for ever."""
+        if "w" not in self.alive:
+            self.start_worker("w")
+        for token in self.model.tokens.values():
+            self.run(self.end_token(token, 1, None))
+            self.told_of(token, 1, None)
+        self.time_passes(FOR_EVER)
+        for _ in range(10):
+            self.claim("w", 100)
+            self.the_store_is_as_the_model()
+            for job in self.model.of("processing"):
+                record = job.open
+                if record is None or self.model.is_over(record):
+                    assert job.lease is not None
+                    self.cycle("w", [Cancelled(job.id, job.lease) if job.asked else Completed(job.id, job.lease)], 0)
+                else:
+                    self.wait(job, record, 0)
+        assert all(job.finished for job in self.model.jobs.values()), "they wait for ever"
+        self.the_store_is_as_the_model()
+
+    # -- choices ----------------------------------------------------------------------------------
+
+    def free(self) -> list[ModelJob]:
+        """Running, and not about to take an answer."""
+        return [job for job in self.model.of("processing") if job.open is None]
+
+    def resumed(self) -> list[ModelJob]:
+        return [job for job in self.model.of("processing") if job.open is not None]
+
+    def some_job(self, data: Data, *rather: str) -> ModelJob:
+        return data.draw(st.sampled_from([*self.model.jobs.values(), *self.model.of(*rather) * 2]), "job")
+
+    def some_token(self, data: Data, unknown: bool = False) -> ModelToken:
+        """Rather one that waits, and that somebody waits for."""
+        known = list(self.model.tokens.values())
+        known += [token for token in known if token.status == "waiting"] * 2
+        known += [token for token in self.model.tokens.values() if self.model.waiting_for(token.id)] * 2
+        if unknown or not known:
+            known = [*known, ModelToken("wp_none", None, None, "completed")]
+        return data.draw(st.sampled_from(known), "token")
+
+    def token_wait(self, job: ModelJob, token_id: str) -> Record:
+        return Record(job.next_seq, "token", done=False, token_id=token_id)
+
+    def jobs_wait(self, data: Data, job: ModelJob) -> Record:
+        """For younger ones, so that there is no circle; of those that are gone, and that nobody has added, none is left."""
+        younger = [other for other in self.model.jobs if other > job.id]
+        ids = data.draw(st.lists(st.sampled_from([*younger, *younger, job.id + 1000]), max_size=3, unique=True), "jobs")
+        return Record(job.next_seq, "jobs", done=False, job_ids=tuple(ids))
+
+
+@pytest.mark.timeout(600)  # finding the shortest history of a failure takes its time
+def test_random_histories_of_waits(store_url: str) -> None:
+    run_histories(DurableMachine, store_url, 14, 30, 20261124)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+def test_many_random_histories_of_waits(store_url: str) -> None:
+    run_histories(DurableMachine, store_url, int(os.environ.get("DATAQUEUE_TEST_EXAMPLES", "600")), 60, None)
