@@ -38,6 +38,9 @@ class ModelToken:
     output: int | None = None
     error: str | None = None
 
+    def __repr__(self) -> str:
+        return f"<{self.status} token {self.id}>"
+
 
 @dataclass
 class ModelJob:
@@ -57,6 +60,9 @@ class ModelJob:
     """What a waiting job waits for, as its outcome said."""
     unmet: set[int] = field(default_factory=set[int])
     events: list[str] = field(default_factory=lambda: ["added"])
+
+    def __repr__(self) -> str:
+        return f"<{self.status} job {self.id}>"
 
     @property
     def finished(self) -> bool:
@@ -115,7 +121,9 @@ class Model:
 
     def expiring(self) -> list[ModelToken]:
         """Tokens that wait beyond their time, the first to end first."""
-        over = [t for t in self.tokens.values() if t.status == "waiting" and t.ends is not None and t.ends <= self.clock]
+        over = [
+            t for t in self.tokens.values() if t.status == "waiting" and t.ends is not None and t.ends <= self.clock
+        ]
         return sorted(over, key=lambda token: token.ends or 0)
 
     # -- producers and people ---------------------------------------------------------------------

@@ -115,14 +115,14 @@ class DurableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.of("failed", "cancelled"))
     @rule(data=st.data())
     def retry(self, data: Data) -> None:
-        job = data.draw(st.sampled_from(self.model.of("failed", "cancelled")), "job")
+        job = self.pick(data, self.model.of("failed", "cancelled"))
         assert self.run(self.queue.retry_job(job.id)) == self.model.retry(job)
 
     @precondition(lambda self: self.model.of("waiting"))
     @rule(data=st.data(), claim=st.booleans())
     def cancel_and_retry(self, data: Data, claim: bool) -> None:
         """What waits is begun anew."""
-        job = data.draw(st.sampled_from(self.model.of("waiting")), "job")
+        job = self.pick(data, self.model.of("waiting"))
         assert self.run(self.queue.cancel_job(job.id)) == self.model.cancel(job)
         assert self.run(self.queue.retry_job(job.id)) == self.model.retry(job)
         if claim:
@@ -190,7 +190,7 @@ class DurableMachine(RuleBasedStateMachine):
     @rule(data=st.data(), result=st.integers(0, 99), makes=st.sampled_from((None, None, "for ever", "for hours")))
     def save_step(self, data: Data, result: int, makes: str | None) -> None:
         """Perhaps with a token."""
-        job = data.draw(st.sampled_from(self.free()), "job")
+        job = self.pick(data, self.free())
         timeout = data.draw(hours, "hours") if makes == "for hours" else None
         token = make_token(None if timeout is None else timeout * HOUR, None) if makes else None
         record = step(job.next_seq, result=str(result))
@@ -202,16 +202,16 @@ class DurableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.free())
     @rule(data=st.data(), by=st.sampled_from((0, 1, 1, 2)), claim=claims)
     def wait_for_a_time(self, data: Data, by: int, claim: int) -> None:
-        job = data.draw(st.sampled_from(self.free()), "job")
+        job = self.pick(data, self.free())
         self.wait(job, Record(job.next_seq, "sleep", done=False, until=self.model.clock + by), claim)
 
     @precondition(lambda self: self.free())
     @rule(data=st.data(), claim=claims)
     def wait_for_a_token(self, data: Data, claim: int) -> None:
-        job = data.draw(st.sampled_from(self.free()), "job")
+        job = self.pick(data, self.free())
         self.wait(job, self.token_wait(job, self.some_token(data, unknown=True).id), claim)
 
-    @precondition(lambda self: len(self.free()) > 1)
+    @precondition(lambda self: len(self.free()) > 1 and self.model.tokens)
     @rule(data=st.data())
     def wait_for_one_token(self, data: Data) -> None:
         """Two of them, in one cycle."""
@@ -223,14 +223,14 @@ class DurableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.free())
     @rule(data=st.data(), claim=claims)
     def wait_for_jobs(self, data: Data, claim: int) -> None:
-        job = data.draw(st.sampled_from(self.free()), "job")
+        job = self.pick(data, self.free())
         self.wait(job, self.jobs_wait(data, job), claim)
 
     @precondition(lambda self: self.resumed())
     @rule(data=st.data(), again=st.sampled_from((False, False, True)), claim=claims)
     def go_on(self, data: Data, again: bool, claim: int) -> None:
         """A handler comes to the wait that it was woken from: it takes the answer, or waits again."""
-        job = data.draw(st.sampled_from(self.resumed()), "job")
+        job = self.pick(data, self.resumed())
         record = job.open
         assert record is not None
         if again or not self.model.is_over(record):
@@ -245,14 +245,14 @@ class DurableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.of("processing"))
     @rule(data=st.data(), output=st.integers(0, 99))
     def set_output(self, data: Data, output: int) -> None:
-        job = data.draw(st.sampled_from(self.model.of("processing")), "job")
+        job = self.pick(data, self.model.of("processing"))
         assert self.run(self.backend.set_output(job.id, job.lease, str(output)))
         job.output = output
 
     @precondition(lambda self: self.model.of("processing"))
     @rule(data=st.data(), worker=workers, claim=claims)
     def end(self, data: Data, worker: str, claim: int) -> None:
-        job = data.draw(st.sampled_from(self.model.of("processing")), "job")
+        job = self.pick(data, self.model.of("processing"))
         self.cycle(worker, [self.some_end(data, job)], claim)
 
     def some_end(self, data: Data, job: ModelJob) -> Outcome:
@@ -282,7 +282,7 @@ class DurableMachine(RuleBasedStateMachine):
         others = [other for other in self.model.of("processing") if other.id > job.id and not other.asked]
         if not others:
             return
-        other = data.draw(st.sampled_from(others), "other")
+        other = self.pick(data, others)
         assert other.lease is not None
         record = Record(job.next_seq, "jobs", done=False, job_ids=(other.id,))
         end: Outcome = Completed(other.id, other.lease)
@@ -292,10 +292,10 @@ class DurableMachine(RuleBasedStateMachine):
 
     # -- two at once ------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.free())
+    @precondition(lambda self: self.free() and self.model.tokens)
     @rule(data=st.data(), output=st.integers(0, 99))
     def answer_while_it_begins_to_wait(self, data: Data, output: int) -> None:
-        job, token = data.draw(st.sampled_from(self.free()), "job"), self.some_token(data)
+        job, token = self.pick(data, self.free()), self.some_token(data)
         record = self.token_wait(job, token.id)
         outcome = self.outcome(job, record)
         answer = self.at_once(self.backend.cycle("w", [outcome], ["t"], 0, False), self.end_token(token, output, None))
@@ -308,18 +308,18 @@ class DurableMachine(RuleBasedStateMachine):
         waiting = [job for job in self.model.of("waiting") if job.wait and job.wait.token_id in self.model.tokens]
         if not waiting:
             return
-        job = data.draw(st.sampled_from(waiting), "job")
+        job = self.pick(data, waiting)
         assert job.wait is not None and job.wait.token_id is not None
         token = self.model.tokens[job.wait.token_id]
         assert self.at_once(self.queue.cancel_job(job.id), self.end_token(token, output, None))
         self.told_of(token, output, None)
         assert self.model.cancel(job)
 
-    @precondition(lambda self: self.free() and any(job.finished for job in self.model.jobs.values()))
+    @precondition(lambda self: self.free() and self.model.tokens and any(j.finished for j in self.model.jobs.values()))
     @rule(data=st.data(), status=st.sampled_from(("completed", "failed", "cancelled")))
     def clean_up_while_it_begins_to_wait(self, data: Data, status: EndStatus) -> None:
         """A token goes with the job that made it."""
-        job, token = data.draw(st.sampled_from(self.free()), "job"), self.some_token(data)
+        job, token = self.pick(data, self.free()), self.some_token(data)
         outcome = self.outcome(job, self.token_wait(job, token.id))
         if job.asked and status == "cancelled":
             return  # it may go at once, or not
@@ -409,7 +409,9 @@ class DurableMachine(RuleBasedStateMachine):
         self.recorded(outcomes, answer)
         ready = {job.id: job for job in self.model.ready()}
         claimed = [job.id for job in answer.jobs]
-        assert len(set(claimed)) == min(limit, len(ready)) and set(claimed) <= set(ready), "a wake-up is lost, or too many"
+        assert len(set(claimed)) == min(limit, len(ready)) and set(claimed) <= set(ready), (
+            "a wake-up is lost, or too many"
+        )
         for job in answer.jobs:
             known = ready[job.id]
             assert job.has_steps or not known.journal
@@ -559,7 +561,7 @@ class DurableMachine(RuleBasedStateMachine):
                     self.cycle("w", [Cancelled(job.id, job.lease) if job.asked else Completed(job.id, job.lease)], 0)
                 else:
                     self.wait(job, record, 0)
-        assert all(job.finished for job in self.model.jobs.values()), "they wait for ever"
+        assert [job for job in self.model.jobs.values() if not job.finished] == [], "they wait for ever"
         self.the_store_is_as_the_model()
 
     # -- choices ----------------------------------------------------------------------------------
@@ -572,16 +574,19 @@ class DurableMachine(RuleBasedStateMachine):
         return [job for job in self.model.of("processing") if job.open is not None]
 
     def some_job(self, data: Data, *rather: str) -> ModelJob:
-        return data.draw(st.sampled_from([*self.model.jobs.values(), *self.model.of(*rather) * 2]), "job")
+        return self.pick(data, [*self.model.jobs.values(), *self.model.of(*rather) * 2])
+
+    def pick(self, data: Data, jobs: list[ModelJob]) -> ModelJob:
+        return self.model.jobs[data.draw(st.sampled_from([job.id for job in jobs]), "job")]
 
     def some_token(self, data: Data, unknown: bool = False) -> ModelToken:
         """Rather one that waits, and that somebody waits for."""
         known = list(self.model.tokens.values())
         known += [token for token in known if token.status == "waiting"] * 2
         known += [token for token in self.model.tokens.values() if self.model.waiting_for(token.id)] * 2
-        if unknown or not known:
-            known = [*known, ModelToken("wp_none", None, None, "completed")]
-        return data.draw(st.sampled_from(known), "token")
+        numbers = [list(self.model.tokens).index(token.id) for token in known]
+        number = data.draw(st.sampled_from([*numbers, None] if unknown else numbers), "token")
+        return ModelToken("wp_none", None, None, "completed") if number is None else known[numbers.index(number)]
 
     def token_wait(self, job: ModelJob, token_id: str) -> Record:
         return Record(job.next_seq, "token", done=False, token_id=token_id)
