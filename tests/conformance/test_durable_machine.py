@@ -83,7 +83,7 @@ class DurableMachine(RuleBasedStateMachine):
         for worker in WORKERS:
             self.start_worker(worker)
         for most in (1, 1, 3, 3):
-            self.add(most)
+            self.add(most, False)
         self.cycle("w", [], 3)
         for timeout in (None, 1):
             self.create_token(timeout)
@@ -103,10 +103,13 @@ class DurableMachine(RuleBasedStateMachine):
     # -- producers and people ---------------------------------------------------------------------
 
     @precondition(lambda self: len(self.model.jobs) < MOST_JOBS)
-    @rule(most=st.sampled_from((1, 1, 3)))
-    def add(self, most: int) -> None:
+    @rule(most=st.sampled_from((1, 1, 3)), claim=st.booleans())
+    def add(self, most: int, claim: bool) -> None:
         self.model.add(self.run(self.queue.add_job("t", max_attempts=most)).id, most)
+        if claim:
+            self.claim("w", 100)
 
+    @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
     def cancel(self, data: Data) -> None:
         job = self.some_job(data, "waiting", "processing")
@@ -168,6 +171,7 @@ class DurableMachine(RuleBasedStateMachine):
         assert (found.completed_at is not None) == (token.status != "waiting")
         self.near(found.timeout_at, token.ends)
 
+    @precondition(lambda self: any(t.status == "waiting" and t.ends for t in self.model.tokens.values()))
     @rule(limit=st.sampled_from((1, 100)))
     def expire(self, limit: int) -> None:
         assert self.run(self.backend.expire_tokens(limit)) == self.model.expire(limit)
