@@ -15,13 +15,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
 import pytest
+from conformance.durable_compare import NEAR, compare, nothing_is_left_over, same_token
 from conformance.durable_hand import HOUR_MS, step, wait
 from conformance.durable_model import Model, ModelJob, ModelToken, Record
 from conformance.test_machine import PostgresStore, Store, run_histories
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dataqueue import Job, JobQueue
+from dataqueue import JobQueue
 from dataqueue.backends.base import (
     Cancelled,
     Completed,
@@ -43,8 +44,6 @@ Data = st.DataObject
 WORKERS = ("w", "w2")
 LEASE = 3600.0
 HOUR = timedelta(hours=1)
-NEAR = timedelta(minutes=10)
-"""A history takes less."""
 MOST_JOBS, MOST_TOKENS = 8, 6
 FOR_EVER = 1000
 
@@ -163,13 +162,7 @@ class DurableMachine(RuleBasedStateMachine):
         first = self.model.answer(token, output, error)
         found, was_first = self.ended
         assert found is not None and was_first == first
-        self.same_token(found, token)
-
-    def same_token(self, found: Any, token: ModelToken) -> None:
-        assert (found.id, found.status, found.job_id) == (token.id, token.status, token.owner)
-        assert (found.output, found.error) == (token.output, token.error)
-        assert (found.completed_at is not None) == (token.status != "waiting")
-        self.near(found.timeout_at, token.ends)
+        same_token(found, token, self.model.clock)
 
     @precondition(lambda self: any(t.status == "waiting" and t.ends for t in self.model.tokens.values()))
     @rule(limit=st.sampled_from((1, 100)))
@@ -306,7 +299,7 @@ class DurableMachine(RuleBasedStateMachine):
         self.told_of(token, output, None)
         self.recorded([outcome], answer)
 
-    @precondition(lambda self: [job for job in self.model.of("waiting") if job.wait and job.wait.kind == "token"])
+    @precondition(lambda self: any(job.wait and job.wait.kind == "token" for job in self.model.of("waiting")))
     @rule(data=st.data(), output=st.integers(0, 99))
     def answer_while_it_is_cancelled(self, data: Data, output: int) -> None:
         waiting = [job for job in self.model.of("waiting") if job.wait and job.wait.token_id in self.model.tokens]
@@ -451,95 +444,8 @@ class DurableMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_store_is_as_the_model(self) -> None:
-        jobs = {job.id: job for job in self.runner.run(self.queue.get_all_jobs(limit=1000))}
-        assert jobs.keys() == self.model.jobs.keys()
-        for job in jobs.values():
-            self.same_job(job, self.model.jobs[job.id])
-        for job_id in sorted(self.model.touched & jobs.keys()):
-            self.runner.run(self.same_journal(self.model.jobs[job_id]))
-        self.model.touched.clear()
-        for token in self.model.tokens.values():
-            self.same_token(self.runner.run(self.backend.get_token(token.id)), token)
-        self.nothing_is_left_over()
-
-    def same_job(self, job: Job, expected: ModelJob) -> None:
-        found = (job.status, job.attempts, job.max_attempts, job.output, job.locked_by is not None)
-        assert found == (
-            expected.status,
-            expected.attempts,
-            expected.max_attempts,
-            expected.output,
-            expected.lease is not None,
-        )
-        waits = expected.wait if expected.status == "waiting" else None
-        asleep = waits is not None and expected.due is None
-        assert job.wait_token_id == (waits.token_id if asleep and waits else None)
-        assert job.blocked == (asleep and waits is not None and waits.kind == "jobs")
-        self.near(job.wait_until, expected.due if waits else None)
-        self.near(job.next_attempt_at, expected.due if expected.status == "failed" else None)
-
-    async def same_journal(self, job: ModelJob) -> None:
-        records, tokens, now = await self.backend.load_steps(job.id)
-        assert abs(now - datetime.now(UTC)) < NEAR
-        assert [(r.seq, r.name, r.kind, r.result, r.done, r.token_id, r.job_ids) for r in records] == [
-            (r.seq, r.name, r.kind, r.result, r.done, r.token_id, r.job_ids) for r in job.journal
-        ]
-        for found, record in zip(records, job.journal, strict=True):
-            self.near(found.until, record.until)
-        asked = {r.token_id for r in job.journal if r.kind == "token" and not r.done} & self.model.tokens.keys()
-        assert {name: token.status for name, token in tokens.items()} == {
-            name: self.model.tokens[name].status for name in asked if name is not None
-        }
-        assert [event.event_type for event in await self.queue.get_job_events(job.id)] == job.events
-
-    def near(self, moment: datetime | None, hour: int | None) -> None:
-        """At about this hour of the model; what is past may have been set later, at its waking."""
-        if moment is None or hour is None:
-            assert moment is None and hour is None, f"it is {moment}, and hour {hour} in the model"
-            return
-        ahead = moment - datetime.now(UTC)
-        if hour <= self.model.clock:
-            assert ahead <= timedelta(0), f"{moment} lies ahead"
-        else:
-            assert abs(ahead - (hour - self.model.clock) * HOUR) < NEAR, f"{moment} is not hour {hour}"
-
-    def nothing_is_left_over(self) -> None:
-        """Who waits for whom, and what belongs to whom, behind the queue's back."""
-        model, store = self.model, self.store
-        unmet = {(other, job.id) for job in model.of("waiting") for other in job.unmet}
-        awaited = {(job.wait.token_id, job.id) for t in model.tokens for job in model.waiting_for(t) if job.wait}
-        steps = {(job.id, record.seq) for job in model.jobs.values() for record in job.journal}
-        if isinstance(store, PostgresStore):
-
-            def rows(sql: Any) -> set[Any]:
-                return set(store._conn.execute(sql).fetchall())
-
-            assert rows("SELECT prerequisite_id, dependent_id FROM dataqueue_dependencies") == unmet
-            assert rows("SELECT wait_token_id, id FROM job_queue WHERE wait_token_id IS NOT NULL") == awaited
-            assert rows("SELECT job_id, seq FROM dataqueue_steps") == steps
-            assert rows("SELECT id FROM waitpoints") == {(token,) for token in model.tokens}
-            return
-        client, key = store._client, store._key  # type: ignore[attr-defined]
-
-        def members(name: str) -> set[Any]:
-            return set(client.zrange(key(name), 0, -1))
-
-        def pack(number: int, size: int = 6) -> bytes:
-            return number.to_bytes(size)
-
-        waiting = [token for token in model.tokens.values() if token.status == "waiting"]
-        assert members("dp") == {pack(one) + pack(other) for one, other in unmet}
-        counts = {pack(job.id): len(job.unmet) for job in model.of("waiting") if job.unmet}
-        assert {name: int(count) for name, count in client.hgetall(key("un")).items()} == counts
-        assert members("tw") == {f"{token}\0".encode() + pack(job_id) for token, job_id in awaited}
-        assert set(client.hkeys(key("st"))) == {pack(job_id) + pack(seq, 4) for job_id, seq in steps}
-        assert {int.from_bytes(one) for one in client.hkeys(key("sn"))} <= model.jobs.keys()
-        assert set(client.hkeys(key("tk"))) == {token.encode() for token in model.tokens}
-        assert members("te") == {token.id.encode() for token in waiting if token.ends is not None}
-        owned = [token for token in model.tokens.values() if token.owner is not None]
-        assert members("tj") == {pack(token.owner or 0) + token.id.encode() for token in owned}
-        free = [token for token in model.tokens.values() if token.owner is None and token.status != "waiting"]
-        assert members("to") == {token.id.encode() for token in free}
+        self.runner.run(compare(self.model, self.queue))
+        nothing_is_left_over(self.model, self.store)
 
     # -- at the end -------------------------------------------------------------------------------
 
