@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from dataqueue.backends.base import Held
 
@@ -49,7 +50,7 @@ class ModelJob:
     id: int
     max_attempts: int
     due: int | None
-    status: str = "pending"
+    status: Any = "pending"
     attempts: int = 0
     lease: int | None = None
     worker: str = ""

@@ -86,6 +86,7 @@ class DurableMachine(RuleBasedStateMachine):
         self.cycle("w", [], 3)
         for timeout in (None, 1):
             self.create_token(timeout)
+        self.make_token(self.free()[-1], 2)
 
     def teardown(self) -> None:
         try:
@@ -124,7 +125,7 @@ class DurableMachine(RuleBasedStateMachine):
     @rule(data=st.data(), claim=st.booleans())
     def cancel_and_retry(self, data: Data, claim: bool) -> None:
         """What waits is begun anew."""
-        job = self.pick(data, self.model.of("waiting"))
+        job = self.pick(data, self.model.of("waiting") + self.asleep() * 3)
         assert self.run(self.queue.cancel_job(job.id)) == self.model.cancel(job)
         assert self.run(self.queue.retry_job(job.id)) == self.model.retry(job)
         if claim:
@@ -184,17 +185,23 @@ class DurableMachine(RuleBasedStateMachine):
     # -- handlers ---------------------------------------------------------------------------------
 
     @precondition(lambda self: self.free())
-    @rule(data=st.data(), result=st.integers(0, 99), makes=st.sampled_from((None, None, "for ever", "for hours")))
-    def save_step(self, data: Data, result: int, makes: str | None) -> None:
-        """Perhaps with a token."""
+    @rule(data=st.data(), result=st.integers(0, 99))
+    def save_step(self, data: Data, result: int) -> None:
         job = self.pick(data, self.free())
-        timeout = data.draw(hours, "hours") if makes == "for hours" else None
-        token = make_token(None if timeout is None else timeout * HOUR, None) if makes else None
         record = step(job.next_seq, result=str(result))
-        assert self.run(self.backend.save_step(job.id, job.lease, record, token))
+        assert self.run(self.backend.save_step(job.id, job.lease, record))
         self.model.save(job, Record(record.seq, "step", str(result)))
-        if token is not None:
-            self.model.make_token(token.id, job.id, timeout)
+
+    @precondition(lambda self: self.free() and len(self.model.tokens) < MOST_TOKENS)
+    @rule(data=st.data(), timeout=st.none() | hours)
+    def make_a_token(self, data: Data, timeout: int | None) -> None:
+        self.make_token(self.pick(data, self.free()), timeout)
+
+    def make_token(self, job: ModelJob, timeout: int | None) -> None:
+        token = make_token(None if timeout is None else timeout * HOUR, None)
+        assert self.run(self.backend.save_step(job.id, job.lease, step(job.next_seq, result="1"), token))
+        self.model.save(job, Record(job.next_seq, "step", "1"))
+        self.model.make_token(token.id, job.id, timeout)
 
     @precondition(lambda self: self.free())
     @rule(data=st.data(), by=st.sampled_from((0, 1, 1, 2)), claim=claims)
@@ -270,6 +277,33 @@ class DurableMachine(RuleBasedStateMachine):
             case _:
                 retry_ms = {"dies": None, "again": 0, "later": HOUR_MS}[kind]
                 return Failed(job.id, job.lease, "boom", "handler_error", retry_ms)
+
+    @precondition(lambda self: self.awaited())
+    @rule(data=st.data(), how=st.sampled_from(("end", "end", "cancel", "lose")), clean_up=st.booleans(), claim=claims)
+    def end_who_is_waited_for(self, data: Data, how: str, clean_up: bool, claim: int) -> None:
+        """Or whose token is waited for."""
+        job = self.pick(data, self.awaited())
+        if how == "end":
+            self.cycle("w", [self.some_end(data, job)], claim)
+        elif how == "lose":
+            self.lose_worker(job.worker, True)
+        else:
+            assert self.run(self.queue.cancel_job(job.id)) == self.model.cancel(job)
+            assert job.lease is not None
+            self.cycle("w", [Cancelled(job.id, job.lease)], claim)
+        if clean_up and job.finished:
+            self.clean_up(job.status)
+
+    @precondition(lambda self: len(self.free()) > 1)
+    @rule(data=st.data(), timeout=st.none() | hours, clean_up=st.booleans())
+    def wait_for_the_token_of_one_that_ends(self, data: Data, timeout: int | None, clean_up: bool) -> None:
+        """If it is deleted, its token goes with it."""
+        job, maker = data.draw(st.permutations([job.id for job in self.free()]), "waits, makes")[:2]
+        self.make_token(self.model.jobs[maker], timeout)
+        self.wait(self.model.jobs[job], self.token_wait(self.model.jobs[job], list(self.model.tokens)[-1]), 0)
+        self.cycle("w", [self.some_end(data, self.model.jobs[maker])], 0)
+        if clean_up and self.model.jobs[maker].finished:
+            self.clean_up(self.model.jobs[maker].status)
 
     @precondition(lambda self: len(self.model.of("processing")) > 1 and self.free())
     @rule(data=st.data(), claim=claims)
@@ -480,6 +514,16 @@ class DurableMachine(RuleBasedStateMachine):
         """Running, and not about to take an answer."""
         return [job for job in self.model.of("processing") if job.open is None]
 
+    def asleep(self) -> list[ModelJob]:
+        """Until others do something."""
+        return [job for job in self.model.of("waiting") if job.due is None]
+
+    def awaited(self) -> list[ModelJob]:
+        """Running, while others wait for it or for a token that it has made."""
+        tokens = [self.model.tokens.get(job.wait.token_id or "") for job in self.asleep() if job.wait]
+        awaited = {number for job in self.asleep() for number in job.unmet} | {one.owner for one in tokens if one}
+        return [job for job in self.model.of("processing") if job.id in awaited]
+
     def resumed(self) -> list[ModelJob]:
         return [job for job in self.model.of("processing") if job.open is not None]
 
@@ -504,13 +548,14 @@ class DurableMachine(RuleBasedStateMachine):
     def jobs_wait(self, data: Data, job: ModelJob) -> Record:
         """For younger ones, so that there is no circle; of those that are gone, and that nobody has added, none is left."""
         younger = [other for other in self.model.jobs if other > job.id]
-        ids = data.draw(st.lists(st.sampled_from([*younger, *younger, job.id + 1000]), max_size=3, unique=True), "jobs")
+        known = sorted(self.model.unfinished(younger)) * 3 + younger + [job.id + 1000]
+        ids = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=3, unique=True), "jobs")
         return Record(job.next_seq, "jobs", done=False, job_ids=tuple(ids))
 
 
 @pytest.mark.timeout(600)  # finding the shortest history of a failure takes its time
 def test_random_histories_of_waits(store_url: str) -> None:
-    run_histories(DurableMachine, store_url, 14, 30, 20261124)
+    run_histories(DurableMachine, store_url, 18, 30, 20261124)
 
 
 @pytest.mark.chaos
