@@ -126,7 +126,17 @@ class Player(RuleBasedStateMachine):
         self.heart.beat(WorkerInfo(worker, socket.gethostname(), os.getpid(), ("t",), 10, "0", lease), [])
 
     def wait(self, job: ModelJob, record: Record, claim: int) -> None:
+        assert job.lease is not None
+        held = (job.id, job.lease)
         self.cycle("w", [self.outcome(job, record)], claim)
+        self.late_writes_change_nothing(*held)
+
+    def late_writes_change_nothing(self, job_id: int, lease: int) -> None:
+        """Under a lease that is lost, though the job may run again; the invariants see the rest."""
+        assert not self.run(self.backend.save_step(job_id, lease, step(9, result="666")))
+        late = Waiting(job_id, lease, wait(9, "sleep"), HOUR_MS)
+        assert self.run(self.backend.cycle("w", [late], ["t"], 0, False)).lost == [(job_id, lease)]
+        self.model.touched |= {job_id} & self.model.jobs.keys()
 
     def outcome(self, job: ModelJob, record: Record) -> Waiting:
         """A wait for a time is told by its length when it begins, and by its end when it is met again."""
