@@ -555,7 +555,7 @@ class Backend(Protocol):
         """Delete finished jobs of this status that ended by then, with all that belongs to them, lowest id first.
 
         In bounded steps, each one change of at most ``limit`` jobs; yields how many after each. Jobs that somebody has
-        in hand are left. ``dry_run``: only count.
+        in hand are left. Their tokens go with them, and whoever waits for one of these goes on. ``dry_run``: only count.
         """
         ...
 

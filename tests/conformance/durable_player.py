@@ -126,7 +126,17 @@ class Player(RuleBasedStateMachine):
         self.heart.beat(WorkerInfo(worker, socket.gethostname(), os.getpid(), ("t",), 10, "0", lease), [])
 
     def wait(self, job: ModelJob, record: Record, claim: int) -> None:
+        assert job.lease is not None
+        held = (job.id, job.lease)
         self.cycle("w", [self.outcome(job, record)], claim)
+        self.late_writes_change_nothing(*held)
+
+    def late_writes_change_nothing(self, job_id: int, lease: int) -> None:
+        """Under a lease that is lost, though the job may run again; the invariants see the rest."""
+        assert not self.run(self.backend.save_step(job_id, lease, step(9, result="666")))
+        late = Waiting(job_id, lease, wait(9, "sleep"), HOUR_MS)
+        assert self.run(self.backend.cycle("w", [late], ["t"], 0, False)).lost == [(job_id, lease)]
+        self.model.touched |= {job_id} & self.model.jobs.keys()
 
     def outcome(self, job: ModelJob, record: Record) -> Waiting:
         """A wait for a time is told by its length when it begins, and by its end when it is met again."""
@@ -189,6 +199,20 @@ class Player(RuleBasedStateMachine):
         """Running, and not about to take an answer."""
         return [job for job in self.model.of("processing") if job.open is None]
 
+    def some_free(self, data: Data) -> ModelJob:
+        """One that runs; if there is none, one is claimed, or added."""
+        if not self.free():
+            self.start_worker("w")
+            self.cycle("w", [], 100)
+        if not self.free():
+            self.model.add(self.run(self.queue.add_job("t", max_attempts=1)).id, 1)
+            self.cycle("w", [], 100)
+        return self.pick(data, self.free())
+
+    def perishable(self) -> list[str]:
+        """Tokens with a time limit, which somebody waits for."""
+        return [one.id for one in self.model.tokens.values() if one.ends and self.model.waiting_for(one.id)]
+
     def asleep(self) -> list[ModelJob]:
         """Until others do something."""
         return [job for job in self.model.of("waiting") if job.due is None]
@@ -203,19 +227,30 @@ class Player(RuleBasedStateMachine):
         return [job for job in self.model.of("processing") if job.open is not None]
 
     def some_job(self, data: Data, *rather: str) -> ModelJob:
-        return self.pick(data, [*self.model.jobs.values(), *self.model.of(*rather) * 2])
+        return self.pick(data, [*self.model.jobs.values(), *self.model.of(*rather) * 4])
 
     def pick(self, data: Data, jobs: list[ModelJob]) -> ModelJob:
         return self.model.jobs[data.draw(st.sampled_from([job.id for job in jobs]), "job")]
 
     def some_token(self, data: Data, unknown: bool = False) -> ModelToken:
         """Rather one that waits, and that somebody waits for."""
-        known = list(self.model.tokens.values())
-        known += [token for token in known if token.status == "waiting"] * 2
-        known += [token for token in self.model.tokens.values() if self.model.waiting_for(token.id)] * 2
-        numbers = [list(self.model.tokens).index(token.id) for token in known]
-        number = data.draw(st.sampled_from([*numbers, None] if unknown else numbers), "token")
-        return ModelToken("wp_none", None, None, "completed") if number is None else known[numbers.index(number)]
+        if not self.open_tokens():
+            made = self.run(self.queue.create_token())
+            self.model.make_token(made.id, None, None)
+        known = list(self.model.tokens)
+        ids = [
+            *known,
+            *self.open_tokens() * 4,
+            *(one for one in known if self.model.waiting_for(one)),
+            *["wp_none"] * unknown,
+        ]
+        chosen = data.draw(st.sampled_from([known.index(one) if one in known else None for one in ids]), "token")
+        if chosen is None:
+            return ModelToken("wp_none", None, None, "completed")
+        return self.model.tokens[known[chosen]]
+
+    def open_tokens(self) -> list[str]:
+        return [token.id for token in self.model.tokens.values() if token.status == "waiting"]
 
     def token_wait(self, job: ModelJob, token_id: str) -> Record:
         return Record(job.next_seq, "token", done=False, token_id=token_id)
