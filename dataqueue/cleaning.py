@@ -90,6 +90,28 @@ class CleaningQueue(ChangingQueue):
         backend = await self.open()
         return await _sum(backend.delete_events(await _ago(backend, age), size))
 
+    async def cleanup_old_tokens(self, older_than: timedelta = timedelta(days=90), *, batch_size: int = 1000) -> int:
+        """Delete tokens that no job made and that ended longer ago than this. Those that a job made go with it, and
+        open ones stay.
+
+        Args:
+            older_than: since a token was completed, failed or timed out, by the store's clock.
+            batch_size: tokens in one statement or script at most, from 1 to 5,000.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            InvalidJob: an argument out of its range; nothing was deleted.
+        """
+        age, size = check_age(older_than, "older_than"), check_integer(batch_size, "batch_size", 1, MAX_BATCH)
+        backend = await self.open()
+        before = await _ago(backend, age)
+        total = 0
+        while count := await backend.delete_tokens(before, size):
+            total += count
+        return total
+
     async def release_idempotency_keys(self, older_than: timedelta, *, batch_size: int = 1000) -> int:
         """Free the idempotency keys of finished jobs that ended longer ago than this; the jobs stay.
 

@@ -483,6 +483,10 @@ class SyncJobQueue:
         """See :meth:`dataqueue.JobQueue.cleanup_old_job_events`."""
         return self.run(lambda: self.queue.cleanup_old_job_events(older_than, batch_size=batch_size))
 
+    def cleanup_old_tokens(self, older_than: timedelta = timedelta(days=90), *, batch_size: int = 1000) -> int:
+        """See :meth:`dataqueue.JobQueue.cleanup_old_tokens`."""
+        return self.run(lambda: self.queue.cleanup_old_tokens(older_than, batch_size=batch_size))
+
     def release_idempotency_keys(self, older_than: timedelta, *, batch_size: int = 1000) -> int:
         """See :meth:`dataqueue.JobQueue.release_idempotency_keys`."""
         return self.run(lambda: self.queue.release_idempotency_keys(older_than, batch_size=batch_size))

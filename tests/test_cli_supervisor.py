@@ -61,11 +61,18 @@ async def test_cleanup_counts_first_and_then_deletes(cli: Cli, queue: JobQueue) 
 
 async def test_the_supervisor_runs_once(cli: Cli, queue: JobQueue) -> None:
     job_id = await _cancelled(queue)
-    nothing = {"reclaimed_jobs": 0, "cleaned_up_jobs": 0, "cleaned_up_events": 0, "released_keys": 0, "errors": {}}
-    assert cli.json("supervisor", "--once") == nothing
+    counts = (
+        "reclaimed_jobs",
+        "cleaned_up_jobs",
+        "cleaned_up_events",
+        "cleaned_up_tokens",
+        "released_keys",
+        "expired_tokens",
+    )
+    assert cli.json("supervisor", "--once") == {**dict.fromkeys(counts, 0), "errors": {}}
     assert await queue.get_job(job_id) is not None
     done = cli("supervisor", "--once", "--keep-cancelled", "0", "--keep-events", "forever")
-    assert (done.returncode, done.stdout.split(",")[1]) == (0, " deleted 1 jobs and 0 events")
+    assert (done.returncode, done.stdout.split(",")[2:4]) == (0, [" deleted 1 jobs", " 0 events and 0 tokens"])
     assert await queue.get_job(job_id) is None
     assert cli("supervisor", "--json").returncode == 2
     assert cli("supervisor", "--once", "--keep-failed", "never").returncode == 2
@@ -128,11 +135,12 @@ def test_what_is_no_age(text: str) -> None:
 
 
 def test_for_ever_is_none() -> None:
-    options = retention("forever", "1", "Forever", "2h", "forever")
+    options = retention("forever", "1", "Forever", "2h", "3", "forever")
     assert options == {
         "keep_completed": None,
         "keep_failed": timedelta(days=1),
         "keep_cancelled": None,
         "keep_events": timedelta(hours=2),
+        "keep_tokens": timedelta(days=3),
         "idempotency_ttl": None,
     }

@@ -31,11 +31,13 @@ from servers import free_ports  # noqa: E402
 from dataqueue import JobQueue, NewJob  # noqa: E402
 from dataqueue.backends.base import Completed, Failed, WorkerInfo  # noqa: E402
 from dataqueue.embedded import start_postgres, start_valkey  # noqa: E402
+from dataqueue.tokens import TokenSpec  # noqa: E402
 
 MOST_BYTES = 40_000
 MOST_SECONDS = 1.0
 TYPES = [f"type_{n}" for n in range(20)]
 
+APPROVAL = "an-approval"
 CALLS: list[tuple[str, dict[str, Any]]] = [
     ("search_docs", {"query": "how do I retry a job later"}),
     ("get_doc", {}),
@@ -47,7 +49,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("list_jobs", {"status": ["failed"], "error_contains": "refused", "limit": 50}),
     ("list_jobs", {"tags": ["big"], "limit": 50}),
     ("list_jobs", {"job_type": ["type_3"], "status": ["completed"], "limit": 50}),
-    ("get_job", {"job_id": 1, "include": ["events", "errors", "payload", "output"]}),
+    ("get_job", {"job_id": 1, "include": ["events", "errors", "payload", "output", "steps"]}),
     ("get_job", {"job_id": 1, "include": ["payload"], "values": "redacted"}),
     ("explain_job", {"job_id": 1}),
     ("explain_job", {"job_id": 99_999}),
@@ -61,8 +63,9 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("set_paused", {"job_type": "type_1", "paused": True}),
     ("list_schedules", {}),
     ("set_schedule_status", {"name": "nightly", "status": "paused"}),
+    ("complete_token", {"token_id": APPROVAL, "output": "yes"}),
 ]
-WRITES = {"retry_jobs", "cancel_jobs", "edit_job", "add_job", "set_paused", "set_schedule_status"}
+WRITES = {"retry_jobs", "cancel_jobs", "edit_job", "add_job", "set_paused", "set_schedule_status", "complete_token"}
 
 
 class Inspector:
@@ -83,13 +86,14 @@ class Inspector:
 
 
 async def fill(queue: JobQueue, count: int) -> None:
-    """Jobs in every state, the first few with large payloads, two workers and a schedule."""
+    """Jobs in every state, the first few with large payloads, two workers, a schedule and a token."""
     big = {"rows": [{"id": n, "text": "x" * 80, "password": "hunter2"} for n in range(9_000)]}  # about a megabyte
     await queue.add_jobs(NewJob("type_0", big, {"max_attempts": 1, "tags": ["big"]}) for _ in range(20))
     await queue.add_jobs(
         NewJob(TYPES[n % 20], {"n": n, "to": f"user{n}@example.com"}, {"tags": ["shop", f"batch-{n % 100}"]})
         for n in range(count - 20)
     )
+    await queue.backend.create_token(TokenSpec(APPROVAL, None, ("shop",)))
     await queue.add_cron_job("nightly", "0 3 * * *", "type_1", {"a": 1})
     for name in ("worker-1", "worker-2"):
         await queue.backend.register_worker(WorkerInfo(name, "host", 1, tuple(TYPES), 50, "0", 3600))

@@ -650,7 +650,7 @@ class Backend(Protocol):
         ...
 
     async def delete_tokens(self, before: datetime, limit: int) -> int:
-        """Delete tokens of no job that ended, or were made without an end, before then; how many there were."""
+        """Delete tokens of no job that ended by then; how many there were."""
         ...
 
     async def prolong(self, job_id: int, lease_id: int, ms: int) -> bool:

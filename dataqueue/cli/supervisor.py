@@ -45,6 +45,7 @@ KeepCompleted = Annotated[str, _kept("completed jobs are kept")]
 KeepFailed = Annotated[str, _kept("jobs that failed for good are kept")]
 KeepCancelled = Annotated[str, _kept("cancelled jobs are kept")]
 KeepEvents = Annotated[str, _kept("the events of jobs that stay are kept")]
+KeepTokens = Annotated[str, _kept("tokens of no job are kept after their end")]
 IdempotencyTtl = Annotated[
     str,
     typer.Option(
@@ -67,7 +68,7 @@ def parse_age(text: str) -> timedelta:
     return timedelta(**{_UNITS[match[2] or "d"]: float(match[1])})
 
 
-def retention(completed: str, failed: str, cancelled: str, events: str, keys: str) -> SupervisorOptions:
+def retention(completed: str, failed: str, cancelled: str, events: str, tokens: str, keys: str) -> SupervisorOptions:
     """The options of a supervisor that the options of a command mean."""
 
     def age(text: str) -> timedelta | None:
@@ -78,6 +79,7 @@ def retention(completed: str, failed: str, cancelled: str, events: str, keys: st
         "keep_failed": age(failed),
         "keep_cancelled": age(cancelled),
         "keep_events": age(events),
+        "keep_tokens": age(tokens),
         "idempotency_ttl": age(keys),
     }
 
@@ -93,6 +95,7 @@ def supervisor(
     keep_failed: KeepFailed = "90",
     keep_cancelled: KeepCancelled = "90",
     keep_events: KeepEvents = "90",
+    keep_tokens: KeepTokens = "90",
     idempotency_ttl: IdempotencyTtl = FOR_EVER,
     log_level: Annotated[str, typer.Option(help=", ".join(logs.LEVELS) + ".")] = "info",
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON objects, one a line.")] = False,
@@ -110,7 +113,7 @@ def supervisor(
         raise ConfigError("--json goes with --once. For a log that machines read, write --log-json.")
     if log_level.lower() not in logs.LEVELS:
         raise ConfigError(f"There is no log level {log_level!r}. Levels: {', '.join(logs.LEVELS)}.")
-    options = retention(keep_completed, keep_failed, keep_cancelled, keep_events, idempotency_ttl)
+    options = retention(keep_completed, keep_failed, keep_cancelled, keep_events, keep_tokens, idempotency_ttl)
     options["interval"] = timedelta(seconds=interval)
     logs.configure(log_level, as_json=log_json)
 
@@ -129,8 +132,9 @@ def supervisor(
         write_json(_as_json(result))
     else:
         typer.echo(
-            f"Took back {result.reclaimed_jobs:,} jobs, deleted {result.cleaned_up_jobs:,} jobs and "
-            f"{result.cleaned_up_events:,} events, freed {result.released_keys:,} idempotency keys."
+            f"Took back {result.reclaimed_jobs:,} jobs, ended {result.expired_tokens:,} tokens, deleted "
+            f"{result.cleaned_up_jobs:,} jobs, {result.cleaned_up_events:,} events and {result.cleaned_up_tokens:,} tokens, "
+            f"freed {result.released_keys:,} idempotency keys."
         )
     finish(PROBLEM if result.errors else OK)
 
@@ -140,6 +144,7 @@ def _as_json(result: SupervisorResult) -> dict[str, Any]:
         "reclaimed_jobs": result.reclaimed_jobs,
         "cleaned_up_jobs": result.cleaned_up_jobs,
         "cleaned_up_events": result.cleaned_up_events,
+        "cleaned_up_tokens": result.cleaned_up_tokens,
         "released_keys": result.released_keys,
         "expired_tokens": result.expired_tokens,
         "errors": {name: str(error) for name, error in result.errors.items()},

@@ -27,6 +27,7 @@ from dataqueue.cli.supervisor import (
     KeepCompleted,
     KeepEvents,
     KeepFailed,
+    KeepTokens,
     retention,
 )
 from dataqueue.errors import ConfigError, DataQueueError
@@ -77,6 +78,7 @@ def worker(
     keep_failed: KeepFailed = "90",
     keep_cancelled: KeepCancelled = "90",
     keep_events: KeepEvents = "90",
+    keep_tokens: KeepTokens = "90",
     idempotency_ttl: IdempotencyTtl = FOR_EVER,
     env_file: EnvFile = None,
 ) -> None:
@@ -105,7 +107,7 @@ def worker(
         options["worker_id"] = worker_id
     if logger.isEnabledFor(logging.DEBUG):
         _log_each_job(queue)
-    kept = retention(keep_completed, keep_failed, keep_cancelled, keep_events, idempotency_ttl)
+    kept = retention(keep_completed, keep_failed, keep_cancelled, keep_events, keep_tokens, idempotency_ttl)
     kept["reclaim"] = False  # the worker itself does
     supervisor = queue.create_supervisor(**kept)
     beside = None if burst or no_supervisor else supervisor

@@ -52,6 +52,8 @@ class SupervisorOptions(TypedDict, total=False):
     """Likewise for cancelled jobs, 90 days by default."""
     keep_events: timedelta | None
     """Events of jobs that stay are deleted after so long, 90 days by default; None keeps them with their jobs."""
+    keep_tokens: timedelta | None
+    """Tokens that no job made are deleted so long after they ended, 90 days by default; those of a job go with it."""
     idempotency_ttl: timedelta | None
     """Idempotency keys are free again so long after the end of their job; by default (None) when it is deleted."""
     batch_size: int
@@ -67,6 +69,7 @@ class SupervisorResult:
     reclaimed_jobs: int = 0
     cleaned_up_jobs: int = 0
     cleaned_up_events: int = 0
+    cleaned_up_tokens: int = 0
     released_keys: int = 0
     expired_tokens: int = 0
     errors: Mapping[str, Exception] = field(default_factory=dict[str, Exception])
@@ -118,6 +121,12 @@ class Supervisor:
             tasks.append(
                 ("delete events", "cleaned_up_events", lambda: queue.cleanup_old_job_events(old, batch_size=size))
             )
+        age = options.get("keep_tokens", timedelta(days=90))
+        if age is not None:
+            over = check_age(age, "keep_tokens")
+            tasks.append(
+                ("delete tokens", "cleaned_up_tokens", lambda: queue.cleanup_old_tokens(over, batch_size=size))
+            )
         age = options.get("idempotency_ttl")
         if age is not None:
             ttl = check_age(age, "idempotency_ttl")
@@ -146,9 +155,9 @@ class Supervisor:
         result = SupervisorResult(**counts, errors=errors)
         if any(counts.values()):
             logger.info(
-                "Took back %d jobs, deleted %d jobs and %d events, freed %d idempotency keys, ended %d tokens.",
-                result.reclaimed_jobs, result.cleaned_up_jobs, result.cleaned_up_events, result.released_keys,
-                result.expired_tokens,
+                "Took back %d jobs, ended %d tokens; deleted %d jobs, %d events and %d tokens; freed %d idempotency keys.",
+                result.reclaimed_jobs, result.expired_tokens, result.cleaned_up_jobs, result.cleaned_up_events,
+                result.cleaned_up_tokens, result.released_keys,
             )  # fmt: skip
         return result
 
