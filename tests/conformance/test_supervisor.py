@@ -394,8 +394,8 @@ async def _break_rescue(queue: JobQueue, store_url: str) -> None:
     """What rescue needs is gone, and what the other tasks need is not."""
     backend: Any = await queue.open()
     if backend.name == "redis":
-        await backend.client.delete(backend.key("gr"))
-        await backend.client.set(backend.key("gr"), "not a sorted set")
+        await backend.client.delete(backend.key("wl"))
+        await backend.client.set(backend.key("wl"), "not a sorted set")
     else:
         async with await psycopg.AsyncConnection.connect(store_url, autocommit=True) as conn:
             await conn.execute("ALTER TABLE dataqueue_workers RENAME TO elsewhere")

@@ -21,7 +21,15 @@ READ_TOOLS = [
     "search_docs", "get_doc", "queue_status", "list_jobs", "get_job", "explain_job", "summarize_failures",
     "list_workers", "check_setup", "list_schedules",
 ]  # fmt: skip
-WRITE_TOOLS = ["retry_jobs", "cancel_jobs", "edit_job", "add_job", "set_paused", "set_schedule_status"]
+WRITE_TOOLS = [
+    "retry_jobs",
+    "cancel_jobs",
+    "edit_job",
+    "add_job",
+    "set_paused",
+    "set_schedule_status",
+    "complete_token",
+]
 
 
 @pytest.fixture
@@ -69,7 +77,7 @@ async def fail_one(queue: JobQueue, message: str, error_type: str = "ValueError"
 
 
 @pytest.mark.parametrize(
-    ("writes", "names", "most"), [(False, READ_TOOLS, 6000), (True, READ_TOOLS + WRITE_TOOLS, 11_500)]
+    ("writes", "names", "most"), [(False, READ_TOOLS, 6000), (True, READ_TOOLS + WRITE_TOOLS, 12_500)]
 )
 async def test_tools_are_few_small_and_hinted(writes: bool, names: list[str], most: int) -> None:
     queue = JobQueue.from_url("postgresql://u:hunter2@127.0.0.1:1/nowhere", read_only=True)

@@ -161,7 +161,7 @@ CASES = [
 @pytest.mark.parametrize("generic", [False, True], ids=["", "any parameters"])
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_statement_reads_no_more_than_it_must(durable: Conn, case: Case, generic: bool) -> None:
-    """P-WAIT: whatever waits, has been done, or was answered."""
+    """Whatever waits, has been done, or was answered."""
     report = explain(durable, case.statement, case.parameters, generic=generic, before=case.before or _CLAIM_SETTINGS)
     print(f"\n{plans.version_of(durable)} {case.name:28} {'generic' if generic else 'custom '} {report}")
     assert _of_jobs(report) <= case.indexes

@@ -138,11 +138,11 @@ async def test_a_lost_attempt_commits_nothing(
         await take_away(queue, job.id)
         go_on.set()
         assert await job.result(30) == "second"
-        going.clear()
-        go_on.clear()
         await until(lambda: refused, "the refusal")
         assert refused == ["LeaseLost"]
         refused.clear()
+        going.clear()
+        go_on.clear()
     assert written(ledger) == []
 
 

@@ -13,19 +13,7 @@ WITH {chosen}, done AS (
            OR (status = 'failed' AND next_attempt_at IS NOT NULL)
            OR (status = 'processing' AND lease_id IS NOT NULL))
     RETURNING id, status, group_id, has_dependants, has_steps
-), waits AS (
-    -- A wait that goes on would have to begin anew.
-    DELETE FROM {schema}.dataqueue_steps
-    WHERE job_id = ANY (ARRAY(SELECT id FROM done WHERE has_steps AND status = 'cancelled'))
-      AND done_at IS NULL AND (until IS NULL OR until > now())
-    RETURNING job_id, kind
-), edges AS MATERIALIZED (
-    SELECT prerequisite_id, dependent_id FROM {schema}.dataqueue_dependencies
-    WHERE dependent_id = ANY (ARRAY(SELECT job_id FROM waits WHERE kind = 'jobs')) FOR UPDATE SKIP LOCKED
-), forgotten AS (
-    DELETE FROM {schema}.dataqueue_dependencies d USING edges
-    WHERE d.prerequisite_id = edges.prerequisite_id AND d.dependent_id = edges.dependent_id
-), logged AS (
+), {left}, logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type, metadata)
     SELECT id, CASE done.status WHEN 'cancelled' THEN 'cancelled' ELSE 'cancel_requested' END,
            CASE WHEN %(by)s::text IS NOT NULL THEN jsonb_build_object('by', %(by)s::text) END

@@ -388,18 +388,19 @@ local function wait_again(id)
   end
 end
 
--- The record of the wait that goes on: its field in st, and what it says.
+-- The record of the wait that goes on: its field in st, what it says, and its time (0: not for a time).
 local function open_wait(id)
   local counts = redis.call('HGET', K_sn, id)
   local field = counts and id .. string.sub(counts, 5, 8)
   local record = field and redis.call('HGET', K_st, field)
-  return field, record and cjson.decode(string.match(string.sub(record, 19), '^(.-)\n'))
+  if not record then return nil end
+  return field, cjson.decode(string.match(string.sub(record, 19), '^(.-)\n')), (struct.unpack('>I6', record))
 end
 
--- A job waits no more, and the wait would have to begin anew: before its state changes.
+-- A job waits no more, and the wait would have to begin anew (unless its time has come): before its state changes.
 local function leave_wait(h, id)
-  local field, record = open_wait(id)
-  if not record then return end
+  local field, record, time = open_wait(id)
+  if not record or (time > 0 and time <= now) then return end
   redis.call('HDEL', K_st, field)
   if record.token_id then redis.call('ZREM', K_tw, record.token_id .. '\0' .. id) end
   if has(h, F_BLOCKED) then

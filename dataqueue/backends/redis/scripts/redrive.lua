@@ -1,5 +1,5 @@
 #!lua
--- KEYS m h s o ev rd dl ix ls gr pk ty tn dp un cq uq lw lf
+-- KEYS m h s o ev rd dl ix ls gr pk ty tn dp un cq uq st sn tw lw lf
 -- Let the job that a dead letter tells of run again; where it is gone, add another. ARGV: channel, id6 of the letter, id6 of
 -- that job, its type, metadata of its event (JSON), JSON of whose wish, max attempts and spec of another. Returns the id
 -- of what runs, 0 if nothing was changed.
@@ -39,6 +39,7 @@ if is_finished(l) then
   flush()
 else
   unlink(l, letter)
+  if l.status == S_WAITING then leave_wait(l, letter) end
   l.status, l.cancelled, l.next_at = S_CANCELLED, now, 0
   log_event(l, letter, E_REDRIVEN, told)
   link(l, letter)
