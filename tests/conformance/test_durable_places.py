@@ -304,3 +304,38 @@ async def test_nothing_is_left_of_a_deleted_job(hand: Hand) -> None:
     await hand.backend.delete_tokens(await hand.backend.now(), 10)
     assert await _footprint(hand) == before
     assert [record.seq for record in await hand.records(job)] == [1] and await status(kept) == "processing"
+
+
+async def test_a_token_that_goes_with_its_job_ends_the_wait(hand: Hand) -> None:
+    """Nobody could answer it any more: who waits for it is told so when it asks. Other tokens wake nobody."""
+    _, maker = await hand.add()
+    made, own = make_token(None, None), await hand.token()
+    await hand.save(maker, step(1), made)
+    handle, job = await hand.add()
+    other, sleeper = await hand.add()
+    await hand.wait_for_token(job, made.id)
+    await hand.wait_for_token(sleeper, own)
+    await hand.end(Completed(maker.id, maker.lease_id))
+    assert await hand.claim() == []
+    assert sum([n async for n in hand.backend.delete_jobs("completed", await hand.backend.now(), 10)]) == 1
+    assert await hand.backend.get_token(made.id) is None
+    assert (await handle.refresh()).wait_token_id is None and (await other.refresh()).wait_token_id == own
+    await hand.sound()
+    assert [again.id for again in await hand.claim()] == [job.id]
+
+
+async def test_a_wait_for_a_token_that_is_about_to_go_is_not_missed(hand: Hand) -> None:
+    for _ in range(20):
+        _, maker = await hand.add()
+        made = make_token(None, None)
+        await hand.save(maker, step(1), made)
+        await hand.end(Completed(maker.id, maker.lease_id))
+        _, job = await hand.add()
+
+        async def clean_up() -> list[int]:
+            return [n async for n in hand.backend.delete_jobs("completed", await hand.backend.now() + HOUR, 10)]
+
+        await asyncio.gather(hand.wait_for_token(job, made.id), clean_up())
+        (again,) = await hand.claim()
+        assert again.id == job.id
+        await hand.end(Completed(again.id, again.lease_id))

@@ -378,9 +378,11 @@ async def test_a_waiting_job_is_cancelled_and_begins_its_wait_anew(hand: Hand, k
         "jobs": lambda job: hand.wait_for_jobs(job, other.id, seq=2),
     }
     await hand.save(job, step(1))
+    await hand.backend.set_output(job.id, job.lease_id, '"so far"')
     await begin[kind](job)
     assert await handle.cancel()
     cancelled = await handle.refresh()
+    assert cancelled.output is None, "as of every cancelled job"
     assert (cancelled.status, cancelled.wait_until, cancelled.wait_token_id, cancelled.blocked) == (
         "cancelled",
         None,
@@ -434,6 +436,21 @@ async def test_a_wait_whose_time_has_come_is_not_begun_anew(hand: Hand) -> None:
     assert await handle.cancel() and await hand.claim() == []
     (record,) = await hand.records(job)
     assert record.until is not None and record.until <= await hand.backend.now()
+    await hand.sound()
+
+
+async def test_a_cancel_leaves_the_wait_of_a_job_that_waits_no_more(hand: Hand) -> None:
+    """It was woken, and its worker was lost before it came to the answer."""
+    handle, job = await hand.add(max_attempts=5)
+    token = await hand.token()
+    await hand.wait_for_token(job, token)
+    await hand.backend.end_token(token, "1", None)
+    (job,) = await hand.claim()
+    records = await hand.records(job)
+    await take_away(hand.queue, job.id)
+    await hand.register()
+    assert await handle.cancel()
+    assert await hand.records(job) == records and len(records) == 1
     await hand.sound()
 
 

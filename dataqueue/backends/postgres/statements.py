@@ -8,7 +8,7 @@ from typing import LiteralString, cast
 
 from dataqueue.errors import ConfigError
 
-_PARTS = ("buried", "chosen", "claimed", "deleted", "left", "schedule", "settings")
+_PARTS = ("buried", "chosen", "claimed", "deleted", "left_waits", "schedule", "settings")
 """Texts that several statements have in common: ``_NAME.sql``, put in for ``{NAME}``."""
 MAX_SCHEMA_BYTES = 50
 """So that ``dataqueue:`` and the name fit the 63 bytes of a NOTIFY channel."""

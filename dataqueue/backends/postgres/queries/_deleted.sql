@@ -17,7 +17,7 @@ chosen AS MATERIALIZED (
 ), steps AS (
     DELETE FROM {schema}.dataqueue_steps WHERE job_id = ANY (ARRAY(SELECT id FROM gone WHERE has_steps))
 ), tokens AS (
-    DELETE FROM {schema}.waitpoints WHERE job_id = ANY (ARRAY(SELECT id FROM gone WHERE has_steps))
+    DELETE FROM {schema}.waitpoints WHERE job_id = ANY (ARRAY(SELECT id FROM gone WHERE has_steps)) RETURNING id, status
 ), waits AS MATERIALIZED (
     SELECT prerequisite_id, dependent_id FROM {schema}.dataqueue_dependencies
     WHERE dependent_id = ANY (ARRAY(SELECT id FROM gone WHERE waited)) FOR UPDATE SKIP LOCKED
@@ -27,5 +27,6 @@ chosen AS MATERIALIZED (
 )
 SELECT CASE WHEN %(dry_run)s THEN (SELECT count(*) FROM chosen) ELSE (SELECT count(*) FROM gone) END,
        CASE WHEN (SELECT count(*) FROM page WHERE old) > %(limit)s THEN (SELECT max(id) FROM chosen)
-            WHEN count(*) = 5000 AND min(created_at) <= %(before)s THEN max(id) END
+            WHEN count(*) = 5000 AND min(created_at) <= %(before)s THEN max(id) END,
+       (SELECT array_agg(id) FROM tokens WHERE status = 'waiting')
 FROM page

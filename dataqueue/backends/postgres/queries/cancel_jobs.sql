@@ -7,13 +7,16 @@ WITH {chosen}, done AS (
         last_cancelled_at = CASE status WHEN 'processing' THEN last_cancelled_at ELSE now() END,
         next_attempt_at = NULL, wait_until = NULL, wait_token_id = NULL, due = FALSE, updated_at = now(),
         run_at = COALESCE(scheduled_at, run_at), scheduled_at = NULL, parked = FALSE,
-        blocked = blocked AND status <> 'waiting'
+        blocked = blocked AND status <> 'waiting',
+        output = CASE status WHEN 'processing' THEN output END
     WHERE id = ANY (ARRAY(SELECT id FROM chosen)) AND status = ANY (%(statuses)s::text[])
       AND (status IN ('pending', 'waiting')
            OR (status = 'failed' AND next_attempt_at IS NOT NULL)
            OR (status = 'processing' AND lease_id IS NOT NULL))
     RETURNING id, status, group_id, has_dependants, has_steps
-), {left}, logged AS (
+), leaving AS MATERIALIZED (
+    SELECT id FROM done JOIN known USING (id) WHERE known.status = 'waiting' AND done.status = 'cancelled' AND has_steps
+), {left_waits}, logged AS (
     INSERT INTO {schema}.job_events (job_id, event_type, metadata)
     SELECT id, CASE done.status WHEN 'cancelled' THEN 'cancelled' ELSE 'cancel_requested' END,
            CASE WHEN %(by)s::text IS NOT NULL THEN jsonb_build_object('by', %(by)s::text) END

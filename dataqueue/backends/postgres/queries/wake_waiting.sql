@@ -1,4 +1,4 @@
--- After end_token.sql or expire_tokens.sql, in its transaction: who waits for one of these tokens goes on. It costs no attempt,
+-- After end_token.sql, expire_tokens.sql or those that delete jobs, in the same transaction: who waits for one of these tokens goes on. It costs no attempt,
 -- so the job stays 'waiting' until it is claimed.
 WITH done AS (
     UPDATE {schema}.job_queue SET wait_token_id = NULL, wait_until = now(), due = TRUE, updated_at = now()

@@ -388,19 +388,15 @@ local function wait_again(id)
   end
 end
 
--- The record of the wait that goes on: its field in st, what it says, and its time (0: not for a time).
-local function open_wait(id)
+-- A job waits no more, and a wait that goes on would have to begin anew: before its state changes.
+local function leave_wait(h, id)
   local counts = redis.call('HGET', K_sn, id)
   local field = counts and id .. string.sub(counts, 5, 8)
-  local record = field and redis.call('HGET', K_st, field)
-  if not record then return nil end
-  return field, cjson.decode(string.match(string.sub(record, 19), '^(.-)\n')), (struct.unpack('>I6', record))
-end
-
--- A job waits no more, and the wait would have to begin anew (unless its time has come): before its state changes.
-local function leave_wait(h, id)
-  local field, record, time = open_wait(id)
-  if not record or (time > 0 and time <= now) then return end
+  local stored = field and redis.call('HGET', K_st, field)
+  if not stored then return end
+  local ends = struct.unpack('>I6', stored)
+  if ends > 0 and ends <= now then return end
+  local record = cjson.decode(string.match(string.sub(stored, 19), '^(.-)\n'))
   redis.call('HDEL', K_st, field)
   if record.token_id then redis.call('ZREM', K_tw, record.token_id .. '\0' .. id) end
   if has(h, F_BLOCKED) then
@@ -426,14 +422,8 @@ local function new_token(token, owner, timeout, tags)
   if owner then redis.call('ZADD', K_tj, 0, owner .. token) end
 end
 
--- The end of a token that waits: whoever waits for it goes on. Returns it.
-local function answer_token(token, stored, status, text)
-  local _, owner, created, ends = struct.unpack('>I1I6I6I6', stored)
-  local value = struct.pack('>I1I6I6I6I6', status, owner, created, ends, now)
-    .. string.match(string.sub(stored, 26), '^(.-)\n') .. '\n' .. text
-  redis.call('HSET', K_tk, token, value)
-  redis.call('ZREM', K_te, token)
-  if owner == 0 then redis.call('ZADD', K_to, now, token) end
+-- Whoever waits for this token goes on.
+local function wake_waiting(token)
   local members = redis.call('ZRANGEBYLEX', K_tw, '[' .. token .. '\0', '(' .. token .. '\1')
   for _, member in ipairs(members) do
     local id = string.sub(member, -6)
@@ -448,6 +438,17 @@ local function answer_token(token, stored, status, text)
   in_pieces('ZREM', K_tw, members)
   flush()
   if #members > 0 then tell_work(now) end
+end
+
+-- The end of a token that waits. Returns it.
+local function answer_token(token, stored, status, text)
+  local _, owner, created, ends = struct.unpack('>I1I6I6I6', stored)
+  local value = struct.pack('>I1I6I6I6I6', status, owner, created, ends, now)
+    .. string.match(string.sub(stored, 26), '^(.-)\n') .. '\n' .. text
+  redis.call('HSET', K_tk, token, value)
+  redis.call('ZREM', K_te, token)
+  if owner == 0 then redis.call('ZADD', K_to, now, token) end
+  wake_waiting(token)
   return value
 end
 

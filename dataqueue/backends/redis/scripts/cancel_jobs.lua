@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS h s ev rd dl ix ls gr pk dp un cq uq st sn tw lw lf
+-- KEYS h s o ev rd dl ix ls gr pk dp un cq uq st sn tw lw lf
 -- Cancel what has not begun; ask the workers where it runs. ARGV: channel, id6 of each job, the states (one byte each)
 -- in which to cancel one, metadata of the events. Returns a letter for each (changed, requested,
 -- unchanged, missing), and the jobs that were cancelled because they waited for one of these.
@@ -22,7 +22,10 @@ for n, job in ipairs(heads_of(ARGV[2])) do
     asked[#asked + 1], answer[n] = name_of(id), 'r'
   elseif h.status == S_PENDING or h.status == S_WAITING or (h.status == S_FAILED and h.next_at > 0) then
     unlink(h, id)
-    if h.status == S_WAITING then leave_wait(h, id) end
+    if h.status == S_WAITING then
+      leave_wait(h, id)
+      redis.call('HDEL', K_o, id)
+    end
     h.status, h.cancelled, h.next_at = S_CANCELLED, now, 0
     log_event(h, id, E_CANCELLED, ARGV[4])
     link(h, id)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS h s o er ev ix tg id dp un ul st sn tk te tj
+-- KEYS h s o er ev rd dl ix tg id ls gr pk dp un ul st sn tk te tj tw lw
 -- Delete jobs of one type and state that ended by a moment, with all that belongs to them. ARGV: channel, type2 status1,
 -- id6 after which to look, that moment (ms), how many to look at, how many to delete at most, only count (0/1). Returns
 -- how many, and after which id to go on ('': what follows was all created later).
@@ -83,5 +83,6 @@ if ARGV[7] == '0' then
   in_pieces('ZREM', K_tj, made)
   in_pieces('HDEL', K_tk, tokens)
   in_pieces('ZREM', K_te, tokens)
+  for _, token in ipairs(tokens) do wake_waiting(token) end -- nobody could answer it any more
 end
 return { #ids, over and '' or next_after }

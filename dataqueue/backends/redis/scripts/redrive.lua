@@ -39,7 +39,10 @@ if is_finished(l) then
   flush()
 else
   unlink(l, letter)
-  if l.status == S_WAITING then leave_wait(l, letter) end
+  if l.status == S_WAITING then
+    leave_wait(l, letter)
+    redis.call('HDEL', K_o, letter)
+  end
   l.status, l.cancelled, l.next_at = S_CANCELLED, now, 0
   log_event(l, letter, E_REDRIVEN, told)
   link(l, letter)
