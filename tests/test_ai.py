@@ -36,7 +36,9 @@ from dataqueue.jobs import STATUSES, AddedJobs, ErrorEntry, FailureReason, JobEv
 from dataqueue.limits import LimitState, Rate
 from dataqueue.options import DefinitionOptions, JobOptions
 from dataqueue.status import QueueStatus
+from dataqueue.steps import Step
 from dataqueue.testing import Drained
+from dataqueue.tokens import Token, TokenResult
 from dataqueue.worker.options import ProcessorOptions
 from dataqueue.worker.processor import DrainResult, Processor
 
@@ -47,12 +49,13 @@ TEXTS = {f"{skill}/{path}": text for skill, files in skill_files().items() for p
 TEXTS["rules"] = render_rules()
 
 # What the texts say is not there. When one of these comes, the texts must be changed.
-NOT_OURS = {"delay()", "apply_async", "step"}
+NOT_OURS = {"delay()", "apply_async"}
 # Names of Python, of frameworks, and of the examples.
 FOREIGN = set(
-    """BackgroundTasks CancelledError TypedDict app app_context asyncio asyncpg atomic balance close_old_connections
+    """BackgroundTasks CancelledError TaskGroup TypedDict app app_context asyncio asyncpg atomic balance close_old_connections
     connection datetime db django finished flow gather gunicorn jobs key number on_commit order paid pg_stat_activity
-    pk preload psycopg psycopg2 pytest requests setup shop sleep timedelta transaction tries user queue time pip install flask false valid py payload store valkey TestClient""".split()  # noqa: SIM905
+    pk preload psycopg psycopg2 pytest requests setup shop sleep timedelta transaction tries user queue time pip install flask false valid py payload store valkey TestClient add_all
+    answer fn ids moment now random token trial uuid4""".split()  # noqa: SIM905
 )
 
 
@@ -177,6 +180,7 @@ async def vocabulary() -> set[str]:
         *inspect.signature(JobQueue.from_url).parameters, *members(JobQueue, SyncJobQueue, JobHandle, Job, JobContext, SyncJobContext, JobDefinition, Processor),
         *members(AddedJobs, JobPage, JobEvent, ErrorEntry, Explanation, Reason, QueueStatus, DrainResult),
         *members(FailureGroup, FailureSummary, DefinitionOptions, JobOptions, ProcessorOptions, Rate, LimitState, Unique, DependsOn),
+        *members(Step, Token, TokenResult),
         *STATUSES, *get_args(FailureReason), *quoted, *parameters,
         *(tool.name for tool in tools), *(prompt.name for prompt in prompts),
         *(word for path in commands() for word in path),
@@ -211,7 +215,7 @@ async def test_every_name_exists(name: str) -> None:
         if span.startswith("--"):
             wrong.extend([span] if span.split()[0] not in every_option else [])
             continue
-        if span.startswith((".", "ctx.step")) or span in NOT_OURS or "/" in span or span in NAMES:
+        if span.startswith(".") or span in NOT_OURS or "/" in span or span in NAMES:
             continue
         for word in re.findall(r"(?<![\"'\w:])[A-Za-z_]\w+(?![\w:]*[\"'])", span):
             if word not in known and not word.isupper():
@@ -228,7 +232,7 @@ def test_every_page_of_the_manual_that_is_named_exists(name: str) -> None:
 
 def test_what_is_said_to_be_missing_is_missing() -> None:
     public = set(members(JobQueue, JobContext, SyncJobContext, JobDefinition))
-    assert public & {"delay", "apply_async", "step", "wait_for", "create_token", "add_schedule"} == set()
+    assert public & {"delay", "apply_async", "add_schedule"} == set()
 
 
 def test_the_check_of_names_finds_inventions() -> None:

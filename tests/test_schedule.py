@@ -88,8 +88,8 @@ def test_a_fixed_hour_that_was_just_passed_is_not_found_in_the_second_pass() -> 
     assert next_fire("30 1 * * *", "America/New_York", second) == datetime(2026, 11, 2, 6, 30, tzinfo=UTC)
 
 
-def test_an_interval_keeps_its_pace_over_a_fold_D_CRONDST() -> None:
-    """The original is silent in the repeated hour."""
+def test_an_interval_keeps_its_pace_over_a_fold() -> None:
+    """D-CRONDST: the original is silent in the repeated hour."""
     assert walls("*/30 * * * *", "America/New_York", "2026-11-01T00:45", "2026-11-01T02:15") == [
         "01:00-0400",
         "01:30-0400",

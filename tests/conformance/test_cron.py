@@ -92,7 +92,8 @@ async def test_a_name_is_taken_once_however_many_ask(make_queue: Callable[..., J
     assert len(await queues[0].list_cron_jobs()) == 1
 
 
-async def test_unknown_schedules_are_errors_and_leave_nothing_behind_D_CRONEDITGHOST(queue: JobQueue) -> None:
+async def test_unknown_schedules_are_errors_and_leave_nothing_behind(queue: JobQueue) -> None:
+    """D-CRONEDITGHOST."""
     for which in (1, 4711, 2**70, 0, "nobody"):
         for operation in (queue.pause_cron_job, queue.resume_cron_job, queue.remove_cron_job, queue.edit_cron_job):
             with pytest.raises(ScheduleNotFound):
@@ -103,7 +104,8 @@ async def test_unknown_schedules_are_errors_and_leave_nothing_behind_D_CRONEDITG
     assert await queue.enqueue_due_cron_jobs() == []
 
 
-async def test_what_is_wrong_is_refused_at_the_call_D_CRONTZ(queue: JobQueue) -> None:
+async def test_what_is_wrong_is_refused_at_the_call(queue: JobQueue) -> None:
+    """D-CRONTZ."""
     with pytest.raises(InvalidSchedule, match="not a cron expression"):
         await queue.add_cron_job("a", "61 * * * *", "t")
     with pytest.raises(InvalidSchedule, match="no time zone 'Mars/Olympus'"):
@@ -217,7 +219,8 @@ async def test_a_fire_adds_its_job_and_advances_the_schedule(queue: JobQueue) ->
     assert [finding for finding in await queue.doctor(deep=True) if finding.level == "error"] == []
 
 
-async def test_each_fire_adds_one_job_however_many_ask_D_CRONDUP(make_queue: Callable[..., JobQueue]) -> None:
+async def test_each_fire_adds_one_job_however_many_ask(make_queue: Callable[..., JobQueue]) -> None:
+    """D-CRONDUP."""
     queues = [make_queue() for _ in range(4)]
     schedules = [await queues[0].add_cron_job(f"s{n}", "@hourly", "t", n, allow_overlap=True) for n in range(5)]
     for round_ in range(1, 4):
@@ -228,7 +231,8 @@ async def test_each_fire_adds_one_job_however_many_ask_D_CRONDUP(make_queue: Cal
         assert sorted(job.payload for job in jobs) == sorted(list(range(5)) * round_)
 
 
-async def test_no_overlap_while_the_last_job_is_unfinished_D_CRONOVERLAPRETRY(queue: JobQueue) -> None:
+async def test_no_overlap_while_the_last_job_is_unfinished(queue: JobQueue) -> None:
+    """D-CRONOVERLAPRETRY."""
     schedule = await queue.add_cron_job("a", "@hourly", "t")
 
     async def fire() -> list[int]:
@@ -289,7 +293,8 @@ async def test_missed_fires(queue: JobQueue, missed: Any, jobs: int) -> None:
         assert event.metadata is not None and event.metadata["scheduledFor"] == latest.isoformat()
 
 
-async def test_a_resumed_schedule_waits_for_its_next_fire_D_CRONRESUME(queue: JobQueue) -> None:
+async def test_a_resumed_schedule_waits_for_its_next_fire(queue: JobQueue) -> None:
+    """D-CRONRESUME."""
     schedule = await queue.add_cron_job("a", "0 0 1 1 *", "t")
     assert await queue.pause_cron_job("a") is True
     assert await queue.pause_cron_job("a") is False
@@ -302,8 +307,8 @@ async def test_a_resumed_schedule_waits_for_its_next_fire_D_CRONRESUME(queue: Jo
     assert (resumed.status, resumed.next_run_at) == ("active", schedule.next_run_at)
 
 
-async def test_one_bad_schedule_harms_no_other_D_CRONTZ(queue: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
-    """What another program has stored: an expression, or a time zone, that cannot be read here."""
+async def test_one_bad_schedule_harms_no_other(queue: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
+    """D-CRONTZ: what another program has stored: an expression, or a time zone, that cannot be read here."""
     names = ("first", "zone", "second", "expression", "third")
     for n, name in enumerate(names):
         schedule = await queue.add_cron_job(name, "@hourly", "t", name)
