@@ -355,6 +355,25 @@ async def test_one_run_does_it_all(queue: JobQueue) -> None:
     assert not supervisor.is_running()
 
 
+async def test_tokens_that_are_over_are_deleted(queue: JobQueue) -> None:
+    open_one = await queue.create_token()
+    ended = [await queue.create_token() for _ in range(5)]
+    for token in ended[:3]:
+        await queue.complete_token(token.id, 1)
+    await queue.fail_token(ended[3].id, "no")
+    timed_out = await queue.create_token(timeout=timedelta(milliseconds=1))
+    await asyncio.sleep(0.01)
+    kept = await queue.create_supervisor(keep_tokens=None).start()
+    assert (kept.expired_tokens, kept.cleaned_up_tokens) == (1, 0)
+    assert (await queue.create_supervisor().start()).cleaned_up_tokens == 0
+    with pytest.raises(InvalidJob):
+        await queue.cleanup_old_tokens(-NOW - timedelta(1))
+    assert await queue.cleanup_old_tokens(LONG) == 0
+    assert (await queue.create_supervisor(keep_tokens=NOW, batch_size=2).start()).cleaned_up_tokens == 5
+    left = [token for token in (open_one, *ended, timed_out) if await queue.get_token(token.id)]
+    assert left == [open_one, ended[4]]
+
+
 async def test_none_keeps_for_ever(queue: JobQueue) -> None:
     ids = await _all_states(queue)
     await _claim(queue, "gone", lease=0.0)
