@@ -75,5 +75,5 @@ def _show(answer: Reply, token: Token) -> None:
         answer.show(f"  made by job {token.job_id}")
     if token.tags:
         answer.show(f"  tags: {[one_line(tag, 80) for tag in token.tags]}")
-    if token.timeout_at is not None:
+    if token.timeout_at is not None and token.status == "waiting":
         answer.show(f"  can be answered until {moment(token.timeout_at)}")

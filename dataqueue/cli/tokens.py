@@ -38,7 +38,7 @@ def _print(token: Token, as_json: bool) -> None:
     ]
     if token.tags:
         lines.append(f"tags {', '.join(token.tags)}")
-    if token.timeout_at is not None:
+    if token.timeout_at is not None and token.status == "waiting":
         lines.append(f"can be answered until {local_time(token.timeout_at)}")
     if token.completed_at is not None:
         lines.append(f"ended {ago(token.completed_at)}")

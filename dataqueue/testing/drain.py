@@ -80,6 +80,7 @@ def drain(
     **options: Unpack[ProcessorOptions],
 ) -> Any:
     """Run every job that is due, and those that they add, until none is due. A job that fails stops nothing.
+    Tokens whose time is over end, and who waits for them is due.
 
     What is due later stays: delayed jobs, retries. :func:`dataqueue.testing.advance_clock` makes it due.
 
@@ -114,6 +115,7 @@ async def _drain(
     with _listening(queue, ended, errors):
         taken = 0
         while True:
+            await queue.expire_timed_out_tokens()
             settings["batch_size"] = max(1, min(most, limit - taken))
             processor = queue.create_processor(handlers, **settings)
             if taken >= limit:

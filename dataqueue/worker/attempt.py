@@ -28,7 +28,7 @@ from dataqueue.retry import RetryPolicy, next_delay
 from dataqueue.worker.context import JobContext, SyncJobContext
 from dataqueue.worker.keeper import StoreKeeper
 from dataqueue.worker.progress import Progress
-from dataqueue.worker.steps import Steps, suspended_by
+from dataqueue.worker.steps import Steps, refuse_within_a_transaction, suspended_by
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -343,6 +343,7 @@ class Attempt:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncConnection[Any]]:
+        refuse_within_a_transaction()  # before it waits for a connection that the outer one may hold
         async with self.queue.backend.transaction() as opened, self.steps.within(opened) as here:
             yield opened.connection
         if here.completed is not None:

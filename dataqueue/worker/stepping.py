@@ -59,8 +59,7 @@ async def do_step(
         tried += 1
         try:
             with within_step(name):
-                async with asyncio.timeout(tries.seconds):
-                    value = await _call(function, args, kwargs)
+                value = await _call_within(tries.seconds, name, function, args, kwargs)
             break
         except InvalidJob:
             raise
@@ -104,7 +103,7 @@ def do_step_in_thread(
             with within_step(name):
                 value = function(*args, **kwargs)
             if tries.seconds is not None and time.monotonic() - begun > tries.seconds:
-                raise TimeoutError(f"The step {name!r} took longer than {tries.seconds:g} s.")
+                raise _too_long(name, tries.seconds)
             break
         except InvalidJob:
             raise
@@ -113,6 +112,23 @@ def do_step_in_thread(
                 raise
             sleep(tries.pause(tried))
     return _decode(codec, run(steps.finish(name, _encode(codec, value, name), place, started, tried)))
+
+
+async def _call_within(
+    seconds: float | None, name: str, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> Any:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await _call(function, args, kwargs)
+    except TimeoutError as error:
+        if seconds is None or not limit.expired():
+            raise
+        raise _too_long(name, seconds) from error
+
+
+def _too_long(name: str, seconds: float) -> TimeoutError:
+    return TimeoutError(f"The step {name!r} took longer than {seconds:g} s.")
 
 
 async def _call(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

@@ -135,8 +135,6 @@ class Steps:
     @contextlib.asynccontextmanager
     async def within(self, transaction: Transaction) -> AsyncGenerator[InTransaction]:
         """Steps that are done in this block belong to the transaction."""
-        if _transaction.get() is not None:
-            raise InvalidJob("A transaction of this handler is open here already. Use its connection.")
         opened = InTransaction(transaction)
         token = _transaction.set(opened)
         try:
@@ -264,6 +262,11 @@ class Steps:
                 "does not always take the same way.",
                 self._keeper.job.id, self._keeper.job.job_type, ", ".join(repr(record.name) for record in left[:5]),
             )  # fmt: skip
+
+
+def refuse_within_a_transaction() -> None:
+    if _transaction.get() is not None:
+        raise InvalidJob("A transaction of this handler is open here already. Use its connection.")
 
 
 def _refuse_within_a_step(name: str, what: str) -> None:

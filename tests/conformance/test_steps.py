@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -143,6 +144,21 @@ async def test_a_step_is_tried_again_within_the_attempt(queue: JobQueue, working
     await working(queue, {"t": handler})
     assert await job.result(30) == ["yes", "in time"]
     assert [step.attempts for step in await queue.get_job_steps(job.id)] == [3, 2]
+
+
+@pytest.mark.parametrize("blocking", [False, True], ids=["async", "blocking"])
+async def test_a_step_that_takes_too_long_is_named(queue: JobQueue, working: Working, blocking: bool) -> None:
+    limit = timedelta(milliseconds=10)
+
+    async def handler(payload: Any, ctx: JobContext) -> None:
+        await ctx.step("slow", timeout=limit)(asyncio.sleep)(3600)
+
+    def in_thread(payload: Any, ctx: SyncJobContext) -> None:
+        ctx.step("slow", timeout=limit)(time.sleep)(0.05)
+
+    job = await queue.add_job("t", max_attempts=1)
+    await working(queue, {"t": in_thread if blocking else handler})
+    assert (await job.wait(30)).last_error == "The step 'slow' took longer than 0.01 s."
 
 
 async def test_a_step_that_fails_for_good_fails_the_attempt_and_is_done_again_in_the_next(

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 from support import Working, until
 
-from dataqueue import ConfigError, InvalidPayload, Job, JobQueue, Rate, SyncJobQueue
+from dataqueue import ConfigError, InvalidPayload, Job, JobContext, JobQueue, Rate, SyncJobQueue
 from dataqueue.testing import advance_clock, assert_enqueued, assert_not_enqueued, blocking, drain, enqueued
 
 SOON = timedelta(seconds=5)
@@ -209,6 +209,21 @@ async def test_a_delayed_job_falls_due(queue: JobQueue) -> None:
     await advance_clock(queue, timedelta(hours=1))
     assert [done.id for done in (await drain(queue)).completed] == [job.id]
     await assert_in_order(queue)
+
+
+async def test_tokens_time_out_with_the_clock(queue: JobQueue) -> None:
+    @queue.job
+    async def ask(payload: None, ctx: JobContext) -> bool:
+        return (await ctx.wait_for_token(await ctx.create_token("approval", timeout=timedelta(days=2)))).ok
+
+    job = await ask.add(None)
+    await drain(queue)
+    await advance_clock(queue, days=1)
+    await drain(queue)
+    assert (await job.refresh()).status == "waiting"
+    await advance_clock(queue, days=1)
+    await drain(queue)
+    assert await job.result(10) is False
 
 
 async def test_retries_fall_due_one_after_the_other(queue: JobQueue) -> None:

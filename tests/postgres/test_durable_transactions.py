@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -164,6 +164,20 @@ async def test_what_a_transaction_cannot_do(queue: JobQueue, working: Working) -
         "nested": "open here already",
     }.items():
         assert message in ((await jobs[name].wait(30)).last_error or ""), name
+
+
+async def test_a_nested_transaction_is_refused_also_if_no_connection_is_left(
+    make_queue: Callable[..., JobQueue], working: Working
+) -> None:
+    queue = make_queue(max_connections=3)
+
+    async def handler(payload: Any, ctx: JobContext) -> None:
+        async with ctx.transaction(), ctx.transaction():
+            pass
+
+    job = await queue.add_job("t", max_attempts=1)
+    await working(queue, {"t": handler})
+    assert "open here already" in ((await job.wait(30)).last_error or "")
 
 
 async def test_more_transactions_than_connections(queue: JobQueue, working: Working) -> None:

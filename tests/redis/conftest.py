@@ -6,11 +6,12 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from support import Working, until
 
-from dataqueue import JobOptions, JobQueue, NewJob, Rate
+from dataqueue import JobContext, JobOptions, JobQueue, NewJob, Rate
 from dataqueue.limits import TypeLimits
 
 
@@ -36,16 +37,30 @@ async def _use_everything(queue: JobQueue, working: Working) -> None:
     async def t(payload: int) -> int:
         return payload
 
+    async def durable(payload: int, ctx: JobContext) -> Any:
+        async def ask(token_id: str) -> int:
+            await queue.complete_token(token_id, payload)
+            return (await queue.add_job("t", payload)).id
+
+        token = await ctx.create_token("approval", timeout=timedelta(hours=1))
+        child = await ctx.run("ask", ask, token.id)
+        await ctx.wait_for(seconds=0.05)
+        await ctx.wait_for_jobs([child])
+        return (await ctx.wait_for_token(token)).output
+
     async def for_ever(payload: int) -> None:
         await asyncio.sleep(60)
 
-    processor = await working(queue, {"t": t, "long": for_ever}, lease=timedelta(seconds=1), group_concurrency=2)
+    processor = await working(
+        queue, {"t": t, "long": for_ever, "durable": durable}, lease=timedelta(seconds=1), group_concurrency=2
+    )
     assert await queue.pause("t", by="me")
     await queue.backend.declare_limits({"t": TypeLimits(max_concurrency=3, rate=Rate(1000, timedelta(hours=1)))})
     options: JobOptions = {"tags": ["a"], "group": "g"}
     added = await queue.add_jobs(NewJob("t", n, {**options, "idempotency_key": f"{n}"}) for n in range(20))
     assert (await queue.explain_job(added[0].id)).state == "paused"
     assert [state.paused_by for state in await queue.list_limits()] == ["me"] and await queue.resume("t")
+    await _use_what_lasts(queue)
     long = await queue.add_job("long", 1)
     later = await queue.add_job("t", 1, delay=timedelta(milliseconds=100))
     assert [await handle.result(timeout=25) for handle in added] == list(range(20))
@@ -60,7 +75,7 @@ async def _use_everything(queue: JobQueue, working: Working) -> None:
     assert len(await queue.get_job_events(added[0].id)) == 3
     (worker,) = await queue.list_workers()
     assert worker.alive and worker.last_heartbeat_at > worker.started_at
-    assert (await queue.stats()).by_status["completed"] == 21
+    assert (await queue.stats()).by_status["completed"] == 23
     findings = await queue.doctor(deep=True)
     assert [finding for finding in findings if finding.level == "error"] == []
     await processor.stop_and_drain(0)
@@ -73,6 +88,18 @@ async def _use_everything(queue: JobQueue, working: Working) -> None:
     result = await queue.create_supervisor(keep_cancelled=nothing, keep_events=nothing, idempotency_ttl=nothing).start()
     assert result.errors == {} and result.cleaned_up_jobs == 1
     assert result.released_keys == 20 and result.cleaned_up_events > 60
+
+
+async def _use_what_lasts(queue: JobQueue) -> None:
+    """Steps, waits, tokens and schedules."""
+    await queue.add_cron_job("nightly", "0 3 * * *", "t", 1)
+    assert await queue.pause_cron_job("nightly")
+    await queue.remove_cron_job("nightly")
+    job = await queue.add_job("durable", 7)
+    assert await job.result(timeout=25) == 7
+    assert len(await queue.get_job_steps(job.id)) == 5
+    await queue.fail_token((await queue.create_token(timeout=timedelta(hours=1))).id, "no")
+    await queue.expire_timed_out_tokens()
 
 
 async def _is_elected(queue: JobQueue, holder: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ async def test_tcp_with_a_password_and_a_prefix(tcp_port: int, use_everything: U
     named = JobQueue.from_url(f"{url}?key_prefix=mine")
     await use_everything(named)
     async with JobQueue.from_url(url, key_prefix="mine") as same, JobQueue.from_url(url) as other:
-        assert len(await same.get_all_jobs()) == 22 and await other.get_all_jobs() == []
+        assert len(await same.get_all_jobs()) == 24 and await other.get_all_jobs() == []
     await named.close()
     with redis.Redis(port=tcp_port, password="s3cret") as client:
         assert all(key.startswith((b"{mine}:", b"{dq}:m")) for key in client.scan_iter())
@@ -158,6 +159,11 @@ async def test_each_right_is_needed(tcp_port: int) -> None:
     folder = Path(connect.__file__).parent
     sources = "".join(path.read_text() for path in [*folder.glob("*.py"), *folder.glob("scripts/*.lua")]).lower()
     sources = sources.replace("acl_commands", "").replace(connect.ACL_COMMANDS, "").replace(connect.ACL_READER, "")
+    scripts = [
+        path.read_text().lower() for path in folder.glob("scripts/*.lua") if path.stem != "move_back"
+    ]  # of tests
+    called = set(re.findall(r"redis\.call\('(\w+)'", "".join(scripts)))
+    assert called <= {command.removeprefix("+") for command in connect.ACL_COMMANDS.split()}, "none is missing"
     for command in connect.ACL_COMMANDS.split():
         name = command.removeprefix("+").partition("|")[0]
         assert f"'{name}'" in sources or f".{name}" in sources or f'"{name}' in sources, name

@@ -39,7 +39,7 @@ _sentinel: Any = redis.asyncio.sentinel
 
 SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 ACL_COMMANDS = (
-    "+ping +evalsha +eval +time +type +hget +hmget +hset +hsetnx +hdel +hlen +hincrby +hgetall +hscan "
+    "+ping +evalsha +eval +time +type +hget +hexists +hmget +hset +hsetnx +hdel +hlen +hincrby +hgetall +hscan "
     "+zadd +zrem +zcard +zscore +zrange +zrangebylex +zrevrangebylex +zrangebyscore +zrevrange +zremrangebyscore "
     "+zlexcount +zmscore +zscan +publish +subscribe +info"
 )
