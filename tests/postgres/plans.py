@@ -122,6 +122,13 @@ def _insert_jobs(conn: Conn) -> None:
         " SELECT 'worker-' || n, 'h', n, %(ours)s, 500, '1', now() + interval '1 day' FROM generate_series(0, %(last)s) n",
         {"ours": OURS, "last": RUNNING // RUNNING_EACH},
     )
+    conn.execute(
+        "INSERT INTO dataqueue_steps (job_id, name, seq, kind, result, done_at)"
+        " SELECT n, 'step', 1, 'step', '1', now() FROM generate_series(1, 50000) n"
+    )
+    conn.execute(
+        "INSERT INTO waitpoints (id, job_id, status) SELECT 'token-' || n, n, 'completed' FROM generate_series(1, 20000) n"
+    )
     # Schedules: the first is due.
     conn.execute(
         "INSERT INTO cron_schedules (schedule_name, cron_expression, job_type, last_job_id, next_run_at)"

@@ -203,7 +203,7 @@ CASES = [
     listing("by a tag", {TAGS}, 50, 60, tags=("tenant-5",)),
     listing("by exactly a tag", {TAGS}, 50, 60, tags=("tenant-5",), tag_mode="exact"),
     listing("by any tag", {TAGS}, 100, 120, tags=("tenant-5", "tenant-6"), tag_mode="any"),
-    listing("by a tag that nothing has", {TAGS}, 0, 20, tags=("nonesuch",)),
+    listing("by a tag that nothing has", {TAGS}, 0, 30, tags=("nonesuch",)),
     listing("without a tag", {PKEY}, 101, 60, tags=("tenant-5",), tag_mode="none"),
 ]  # fmt: skip
 VARIANTS = [(case, generic) for case in CASES for generic in ((False, True) if case.prepared else (False,))]
@@ -223,9 +223,10 @@ def test_a_statement_reads_no_more_than_it_must(big: Conn, case: Case, generic: 
 
 
 def _of_jobs(report: Report) -> set[str]:
-    """Without those of tables that are small whatever the queue is."""
+    """Without those of tables that are small whatever the queue is, and the indexes of steps and tokens."""
     small = ("workers", "listeners", "limits", "dataqueue_dependencies", "dataqueue_prerequisites", "roles")
-    return {name for name in report.scans if not any(part in name for part in small)}
+    durable = {"dataqueue_steps_pkey", "waitpoints_pkey", "dataqueue_job_tokens"}  # by an index, or not at all
+    return {name for name in report.scans if name not in durable and not any(part in name for part in small)}
 
 
 @pytest.mark.parametrize("statuses", [("pending",), ("failed", "cancelled")], ids=" and ".join)
