@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,9 +16,25 @@ import redis
 from support import Working
 
 from dataqueue import JobContext, JobQueue
+from dataqueue.backends.postgres.migrate import MigrateOptions, migrate
+from dataqueue.embedded import start_postgres
 
 PARTS = 5
 RESULT = "r" * 100
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The log of a Postgres is that of all its databases: here one has a server of its own."""
+    if request.param == "redis":
+        yield request.getfixturevalue("redis_url")
+        return
+    path = Path(tempfile.mkdtemp(prefix="dataqueue-costs-"))
+    server = start_postgres(path, settings={"fsync": "off", "full_page_writes": "off", "autovacuum": "off"})
+    migrate(server.url, {}, None, MigrateOptions())
+    yield server.url
+    server.stop(wait=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture
