@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from chaos.ledger import draw_seed
 from support import Working, take_away, until
 
 from dataqueue import JobContext, JobQueue
+
+from .killed_in_transactions import POINTS, handler_for
 
 
 @pytest.fixture
@@ -193,3 +199,37 @@ async def test_more_transactions_than_connections(queue: JobQueue, working: Work
     await working(queue, {"t": handler}, concurrency=30)
     for job in jobs:
         assert await job.result(30) == 1
+
+
+async def kill_workers(queue: JobQueue, working: Working, url: str, points: list[str]) -> None:
+    """A worker a job, each killed at its point; then one that is not."""
+    types = [f"t{number}" for number in range(len(points))]
+    jobs = [await queue.add_job(job_type, max_attempts=5, retry_delay=timedelta(0)) for job_type in types]
+    script = str(Path(__file__).parent / "killed_in_transactions.py")
+    for job_type, point in zip(types, points, strict=True):
+        worker = await asyncio.create_subprocess_exec(sys.executable, script, url, job_type, point)
+        assert await asyncio.wait_for(worker.wait(), 60) == -signal.SIGKILL, point
+    await working(queue, dict.fromkeys(types, handler_for("")), lease=timedelta(seconds=1))
+    for job, point in zip(jobs, points, strict=True):
+        assert await job.result(60) == "done", point
+        assert [step.name for step in await queue.get_job_steps(job.id)] == ["step"], point
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+async def test_killed_at_every_point_it_writes_once(
+    queue: JobQueue, working: Working, ledger: psycopg.Connection[Any], pg_url: str
+) -> None:
+    await kill_workers(queue, working, pg_url, list(POINTS))
+    assert written(ledger) == ["end"] * len(POINTS) + ["step"] * len(POINTS)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+async def test_killed_at_any_turn_it_writes_once(
+    queue: JobQueue, working: Working, ledger: psycopg.Connection[Any], pg_url: str
+) -> None:
+    """Also within a statement and within a commit."""
+    chance = draw_seed(long=True)
+    turns = [str(chance.choice([chance.randint(0, 40), chance.randint(0, 1500)])) for _ in range(150)]
+    await kill_workers(queue, working, pg_url, turns)
+    assert written(ledger) == ["end"] * len(turns) + ["step"] * len(turns)
