@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypedDict, cast
 
 from dataqueue.dependencies import Dependencies, DependsOnOption, check_depends_on
@@ -185,7 +185,7 @@ def make_spec(job_type: str, payload: str, options: Mapping[str, Any]) -> JobSpe
     get = options.get
     run_at = cast("datetime | None", get("run_at"))
     if run_at is not None:
-        check_aware(run_at, "run_at")
+        run_at = check_aware(run_at, "run_at")
         if get("delay") is not None:
             raise InvalidJob("run_at and delay were both given. Give one of them. Nothing was stored.")
     dependencies, unique = check_depends_on(get("depends_on")), check_unique(get("unique"), job_type, payload)
@@ -297,6 +297,7 @@ def check_tags(tags: object) -> tuple[str, ...] | None:
 
 
 def check_aware(moment: object, what: str) -> datetime:
+    """The moment in UTC: stores know fewer offsets than Python does."""
     if not isinstance(moment, datetime):
         raise InvalidJob(f"{what} must be a datetime, not {type(moment).__name__} ({moment!r:.80}).")
     if moment.utcoffset() is None:
@@ -304,7 +305,12 @@ def check_aware(moment: object, what: str) -> datetime:
             f"{what} is {moment.isoformat()} without a time zone. Use datetime.now(timezone.utc) or a "
             "zoneinfo.ZoneInfo. Nothing was stored."
         )
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidJob(
+            f"{what} is {moment.isoformat()}: in UTC that is beyond the calendar. Nothing was stored."
+        ) from error
 
 
 def check_integer(value: object, what: str, low: int, high: int) -> int:

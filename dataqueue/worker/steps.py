@@ -354,7 +354,7 @@ def check_wait_time(by: object, years: int, months: int, **parts: float) -> time
 
 
 def check_until(until: object) -> datetime:
-    return check_aware(until, "until").astimezone(UTC)
+    return check_aware(until, "until")
 
 
 def suspended_by(error: BaseException) -> Suspend | None:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any, TypedDict
 
 import pytest
@@ -210,6 +210,7 @@ BAD_OPTIONS: list[dict[str, Any]] = [
     {"delay": 5},
     {"run_at": datetime(2026, 1, 1)},  # noqa: DTZ001
     {"run_at": "tomorrow"},
+    {"run_at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))},
     {"run_at": datetime(2026, 1, 1, tzinfo=UTC), "delay": timedelta(1)},
     {"timeout": timedelta(0)},
     {"timeout": timedelta(days=25)},
@@ -342,6 +343,17 @@ async def test_definitions_are_checked_where_they_stand(queue: JobQueue) -> None
 
 
 # -- many ----------------------------------------------------------------------------------------------
+
+
+async def test_a_moment_of_any_offset(queue: JobQueue) -> None:
+    """Postgres knows them up to 16 hours only."""
+    when = datetime(2030, 1, 1, 12, tzinfo=timezone(timedelta(hours=23, minutes=59)))
+    job = await queue.add_job("t", run_at=when)
+    assert (await job.refresh()).run_at == when
+    assert await job.edit(run_at=when + timedelta(hours=1)) and (await job.refresh()).run_at == when + timedelta(
+        hours=1
+    )
+    assert [found.id for found in await queue.get_jobs(run_after=when)] == [job.id]
 
 
 async def test_many_jobs_keep_their_order(queue: JobQueue) -> None:
