@@ -46,7 +46,7 @@ _VALUES = (
     re.compile(
         r"\b(?:gh[pousr]|github_pat|glpat|npm|xox[abeprs]|hf|dop_v1|shpat|SG|AIza|ya29|pypi)[-_.A-Za-z0-9]{12,}"
     ),
-    re.compile(r"(?i)\b(?:bearer|basic|digest|token)\s+[A-Za-z0-9+/=._~-]{8,}"),
+    re.compile(r"(?i)\b(?:bearer|basic|digest|token)\s+(?!wp_[0-9a-f]{8}-)[A-Za-z0-9+/=._~-]{8,}"),
     re.compile(r"(?<=://)[^\s/@'\"<>]+(?=@)"),
     re.compile(
         r"(?<![\w.!#$%&'*+=?^`{|}~-])[\w.!#$%&'*+=?^`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]+)+"

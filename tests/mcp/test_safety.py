@@ -220,3 +220,10 @@ def test_an_answer_keeps_its_size_and_closes_its_fence(lines: list[str], most: i
     assert len(re.findall(r"^<data-\w+> \(", text, re.MULTILINE)) == len(
         re.findall(r"^</data-\w{12}>$", text, re.MULTILINE)
     )
+
+
+def test_the_id_of_a_token_is_no_secret() -> None:
+    """Who reads why a job waits is to be able to answer."""
+    text = "It waits for an answer to the token wp_8cb87c19-bae9-469c-92bf-563e98d5dc75."
+    assert safety.shown(text) == text
+    assert "wp_" not in safety.shown("token wp_no-such-id-but-a-secret")
