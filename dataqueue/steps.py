@@ -42,6 +42,13 @@ class StepRecord:
     started_at: datetime | None = None
     done_at: datetime | None = None
 
+    @property
+    def took_ms(self) -> float:
+        """How long it took by the worker's clock, which may have been set back meanwhile; 0 where that is not known."""
+        if self.started_at is None or self.done_at is None:
+            return 0.0
+        return max(0.0, (self.done_at - self.started_at).total_seconds() * 1000)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:

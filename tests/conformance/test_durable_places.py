@@ -10,7 +10,7 @@ import pytest
 from conformance.durable_hand import HOUR_MS, Hand, status, step, wait
 from support import until
 
-from dataqueue import JobQueue, NewJob
+from dataqueue import NewJob
 from dataqueue.backends.base import Cancelled, Completed, Failed, Outcome, Waiting
 from dataqueue.backends.postgres.backend import PostgresBackend
 from dataqueue.backends.redis.backend import RedisBackend
@@ -20,13 +20,6 @@ from dataqueue.testing import advance_clock
 from dataqueue.tokens import make_token
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-async def hand(queue: JobQueue) -> Hand:
-    hand = Hand(queue, await queue.open())
-    await hand.register()
-    return hand
 
 
 # -- waits for jobs -------------------------------------------------------------------------------

@@ -12,20 +12,13 @@ import pytest
 from conformance.durable_hand import HOUR_MS, Hand, status, step, wait
 from support import take_away
 
-from dataqueue import JobQueue, Unique
+from dataqueue import Unique
 from dataqueue.backends.base import Claimed, Completed, Failed, Released, Waiting
 from dataqueue.options import make_edit
 from dataqueue.testing import advance_clock
 from dataqueue.tokens import make_token
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-async def hand(queue: JobQueue) -> Hand:
-    hand = Hand(queue, await queue.open())
-    await hand.register()
-    return hand
 
 
 # -- steps ----------------------------------------------------------------------------------------

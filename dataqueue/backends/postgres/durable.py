@@ -73,9 +73,6 @@ async def load_steps(backend: PostgresBackend, job_id: int) -> tuple[list[StepRe
 
 
 def step_parameters(job_id: int, lease_id: int, step: StepRecord, token: TokenSpec | None) -> dict[str, Any]:
-    took = 0.0
-    if step.started_at is not None and step.done_at is not None:
-        took = (step.done_at - step.started_at).total_seconds() * 1000
     return {
         "id": job_id,
         "lease_id": lease_id,
@@ -87,7 +84,7 @@ def step_parameters(job_id: int, lease_id: int, step: StepRecord, token: TokenSp
         "job_ids": list(step.job_ids) or None,
         "place": step.place,
         "attempts": step.attempts,
-        "took_ms": took,
+        "took_ms": step.took_ms,
         "token": None if token is None else token.id,
         "timeout_ms": None if token is None else token.timeout_ms,
         "tags": None if token is None else list(token.tags) or None,

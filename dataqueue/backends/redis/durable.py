@@ -103,12 +103,9 @@ async def load_steps(backend: RedisBackend, job_id: int) -> tuple[list[StepRecor
 async def save_step(
     backend: RedisBackend, job_id: int, lease_id: int, step: StepRecord, token: TokenSpec | None
 ) -> bool:
-    took = 0.0
-    if step.started_at is not None and step.done_at is not None:
-        took = max(0.0, (step.done_at - step.started_at).total_seconds() * 1000)
     text = f"{_record(step)}\n{step.result or ''}"
     made = ("", "", "") if token is None else _token_arguments(token)
-    return bool(await backend.call("save_step", pack_id(job_id), lease_id, step.seq, took, text, *made))
+    return bool(await backend.call("save_step", pack_id(job_id), lease_id, step.seq, step.took_ms, text, *made))
 
 
 def _token_arguments(token: TokenSpec) -> tuple[Any, ...]:
