@@ -10,7 +10,7 @@ import logging
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar, cast
@@ -209,6 +209,11 @@ def cell(value: object, style: str = "") -> Text:
 def one_line(text: str, width: int) -> str:
     first = text.strip().partition("\n")[0]
     return first if len(first) <= width else f"{first[: width - 1]}…"
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Lines of which parts are somebody else's text."""
+    typer.echo("\n".join(printable(line) for line in lines))
 
 
 def ago(moment: datetime | None) -> str:

@@ -21,10 +21,10 @@ from dataqueue.cli.common import (
     finish,
     local_time,
     plain,
-    printable,
     reports_errors,
     with_queue,
     write_json,
+    write_lines,
 )
 from dataqueue.cron_jobs import CatchUp, CronSchedule, Missed
 from dataqueue.errors import ConfigError, ScheduleNotFound
@@ -124,7 +124,7 @@ def show(
         lines.append(f"declared in code; last by a worker that started {ago(schedule.declared_at)}")
     if schedule.problem:
         lines.append(f"cannot fire: {schedule.problem}")
-    typer.echo("\n".join(printable(line) for line in lines))
+    write_lines(lines)
 
 
 @app.command()

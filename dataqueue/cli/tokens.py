@@ -15,10 +15,10 @@ from dataqueue.cli.common import (
     ago,
     local_time,
     plain,
-    printable,
     reports_errors,
     with_queue,
     write_json,
+    write_lines,
 )
 from dataqueue.errors import InvalidJob
 from dataqueue.tokens import Token, TokenNotFound
@@ -46,7 +46,7 @@ def _print(token: Token, as_json: bool) -> None:
         lines.append(f"output {json.dumps(token.output, ensure_ascii=False)}")
     if token.error:
         lines.append(f"error {token.error}")
-    typer.echo("\n".join(printable(line) for line in lines))
+    write_lines(lines)
 
 
 @app.command()
